@@ -1,0 +1,18 @@
+"""The errors a person can cause or has to act on, each with the exit code that reports it."""
+
+
+class UserError(Exception):
+    """Bad input: the message is one line that says what is wrong, where, and the mend (exit code 2)."""
+
+    exit_code = 2
+
+
+class Diverged(Exception):
+    """Training left the finite numbers: the message says at which step and what is safe (exit code 3)."""
+
+    exit_code = 3
+
+
+def unknown_name(kind: str, name: str, known) -> UserError:
+    """The error for a name that is in no table: it lists the names that are."""
+    return UserError(f"unknown {kind} '{name}'; known: {', '.join(sorted(known))}")

@@ -1,0 +1,18 @@
+"""What every test shares: four fake CPU devices and one compilation cache."""
+
+import os
+from pathlib import Path
+
+CACHE = Path(__file__).parent.parent / ".cache" / "jax"
+DEVICES_FLAG = "--xla_force_host_platform_device_count=4"
+
+# Subprocesses inherit both, so that a law about devices is tested on the same machine everywhere.
+if "host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {DEVICES_FLAG}".strip()
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
+CACHE.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+import jax  # noqa: E402
+
+jax.config.update("jax_default_matmul_precision", "highest")
