@@ -1,0 +1,1 @@
+"""Pure mathematics of diffusion: knows no network, no files, no configuration."""

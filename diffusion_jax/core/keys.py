@@ -1,0 +1,32 @@
+"""Randomness is derived, not carried: a key is folded from seed, stream, step and image index."""
+
+from enum import IntEnum
+
+import jax
+
+
+class Stream(IntEnum):
+    """What a key is for; two streams of one seed never share a key."""
+
+    INIT = 0
+    TIMESTEP = 1
+    NOISE = 2
+    DROPOUT = 3
+    FLIP = 4
+    SAMPLE = 5
+    EVALUATE = 6
+
+
+def stream_key(seed: int, stream: Stream, step: int | jax.Array = 0) -> jax.Array:
+    """The key of one stream at one step, a pure function of its arguments."""
+    return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), stream), step)
+
+
+def image_keys(key: jax.Array, index: jax.Array) -> jax.Array:
+    """One key per image `[b]` from its global index, whatever batch or device it is on."""
+    return jax.vmap(jax.random.fold_in, (None, 0))(key, index)
+
+
+def image_normal(keys: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """Standard normal noise `[b, *shape]`, image i drawn from `keys[i]` alone."""
+    return jax.vmap(lambda key: jax.random.normal(key, shape))(keys)

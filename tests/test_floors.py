@@ -1,0 +1,75 @@
+"""The house: a file imports only from floors below its own, so data flows one way."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "diffusion_jax"
+
+# From the ground up; names in one row share a floor and may import from each other's package only
+# within the same folder.
+FLOORS = [
+    {"errors"},
+    {"core"},
+    {"samplers", "models", "data", "visual"},
+    {"training"},
+    {"evaluation"},
+    {"config"},
+    {"run_folder"},
+    {"build"},
+    {"commands"},
+]
+FLOOR = {name: height for height, names in enumerate(FLOORS) for name in names}
+FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
+
+# Libraries that only one room may know.
+ROOMS = {
+    "orbax": {"training/checkpoint.py"},
+    "tensorboardX": {"training/metrics.py"},
+    "flax": {"models"},
+    "tensorflow_datasets": {"data"},
+    "grain": {"data"},
+    "sklearn": {"data"},
+}
+
+
+def room(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imports(path: Path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_point_downwards(path):
+    own = room(path)
+    for name in imports(path):
+        parts = name.split(".")
+        if parts[0] != "diffusion_jax" or len(parts) < 2 or parts[1] == "__version__":
+            continue
+        other = parts[1]
+        assert other == own or FLOOR[other] < FLOOR[own], f"{path.name} imports {name}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_libraries_stay_in_their_rooms(path):
+    where = str(path.relative_to(PACKAGE))
+    for name in imports(path):
+        for room_of in [ROOMS.get(name.split(".")[0])]:
+            if room_of is not None:
+                assert any(where.startswith(allowed) for allowed in room_of), f"{where}: {name}"
+
+
+def test_core_knows_only_jax_and_numpy():
+    allowed = {"jax", "numpy", "math", "typing", "dataclasses", "collections", "enum"}
+    for path in FILES:
+        if room(path) == "core":
+            outside = {name.split(".")[0] for name in imports(path)} - {"diffusion_jax"}
+            assert outside <= allowed, path.name

@@ -1,0 +1,110 @@
+"""Laws of the forward process and its posterior."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from diffusion_jax.core import exact, gaussian, schedules
+from diffusion_jax.core.process import (
+    VARIANCES,
+    p_mean_variance,
+    q_marginal,
+    q_posterior,
+    q_sample,
+    q_step,
+)
+
+SCHEDULE = schedules.linear(20, 1e-2, 0.3)
+X0 = jax.random.uniform(jax.random.key(0), (3, 2, 2, 1), minval=-1.0, maxval=1.0)
+
+
+def log_density(x, distribution):
+    return gaussian.log_density(x, distribution.mean, jnp.log(distribution.var))
+
+
+def test_repeated_steps_equal_the_closed_form():
+    mean, var = X0, jnp.zeros(())
+    for t in range(SCHEDULE.steps):
+        at_t = jnp.full(3, t)
+        step = q_step(SCHEDULE, mean, at_t)
+        alpha = (step.mean / mean)[0, 0, 0, 0] ** 2
+        mean, var = step.mean, alpha * var + step.var
+        marginal = q_marginal(SCHEDULE, X0, at_t)
+        np.testing.assert_allclose(mean, marginal.mean, rtol=1e-5)
+        np.testing.assert_allclose(var, marginal.var, rtol=1e-5)
+
+
+def test_samples_have_the_marginal_moments():
+    t = jnp.full(100_000, 7)
+    eps = jax.random.normal(jax.random.key(1), t.shape)
+    xt = q_sample(SCHEDULE, jnp.full(t.shape, 0.4), t, eps)
+    error = 4.0 / np.sqrt(len(t))
+    assert abs(xt.mean() - 0.4 * SCHEDULE.signal[7]) < error * SCHEDULE.noise[7]
+    assert abs(xt.var() / SCHEDULE.noise[7] ** 2 - 1.0) < error * np.sqrt(2.0)
+
+
+@pytest.mark.parametrize("t", [1, 2, 10, 19])
+def test_posterior_is_bayes_rule(t):
+    """log q(x_t | x_{t-1}) + log q(x_{t-1} | x0) - log q(x_t | x0), pointwise."""
+    at_t = jnp.full(3, t)
+    xt = q_sample(SCHEDULE, X0, at_t, jax.random.normal(jax.random.key(2), X0.shape))
+    posterior = q_posterior(SCHEDULE, X0, xt, at_t)
+    for shift in (-1.0, 0.3, 2.0):
+        x = posterior.mean + shift * jnp.sqrt(posterior.var)
+        bayes = (
+            log_density(xt, q_step(SCHEDULE, x, at_t))
+            + log_density(x, q_marginal(SCHEDULE, X0, at_t - 1))
+            - log_density(xt, q_marginal(SCHEDULE, X0, at_t))
+        )
+        np.testing.assert_allclose(log_density(x, posterior), bayes, atol=3e-5)
+
+
+def test_posterior_of_the_first_step_is_the_image_itself():
+    first = jnp.zeros(3, jnp.int32)
+    xt = q_sample(SCHEDULE, X0, first, jax.random.normal(jax.random.key(3), X0.shape))
+    mean, var = q_posterior(SCHEDULE, X0, xt, first)
+    np.testing.assert_array_equal(mean, X0)
+    np.testing.assert_array_equal(var, 0.0)
+
+
+@pytest.mark.parametrize("name", VARIANCES)
+def test_model_variances_lie_between_their_bounds(name):
+    row = schedules.single_steps(SCHEDULE)
+    var = VARIANCES[name](row)
+    assert np.all(var[1:] >= row.posterior_var[1:])
+    assert np.all(var <= row.forward_var)
+    # The decoder's variance is that of the first step's noise.
+    np.testing.assert_allclose(var[0], SCHEDULE.noise[0] ** 2, rtol=1e-12)
+
+
+def test_reverse_step_of_a_point_is_the_posterior():
+    """Data of one point: the exact denoiser knows x0, so p equals q(x_{t-1} | x_t, x0)."""
+    at_t = jnp.array([1, 5, 19])
+    denoise = exact.gaussian_denoiser(SCHEDULE, X0, jnp.zeros(()))
+    xt = q_sample(SCHEDULE, X0, at_t, jax.random.normal(jax.random.key(4), X0.shape))
+    p = p_mean_variance(SCHEDULE, denoise, "fixed_small", xt, at_t)
+    q = q_posterior(SCHEDULE, X0, xt, at_t)
+    np.testing.assert_allclose(p.mean, q.mean, rtol=1e-6)
+    np.testing.assert_allclose(p.var, q.var, rtol=1e-6)
+
+
+@pytest.mark.parametrize("lead", [(), (5,), (2, 5)])
+def test_any_leading_shape(lead):
+    t = jax.random.randint(jax.random.key(5), lead, 0, SCHEDULE.steps)
+    x = jax.random.normal(jax.random.key(6), (*lead, 2, 2, 3))
+    together = q_sample(SCHEDULE, x, t, 2.0 * x)
+    flat = q_sample(SCHEDULE, x.reshape(-1, 2, 2, 3), t.reshape(-1), 2.0 * x.reshape(-1, 2, 2, 3))
+    np.testing.assert_array_equal(together.reshape(flat.shape), flat)
+    assert q_posterior(SCHEDULE, x, x, t).mean.shape == x.shape
+
+
+def test_jit_vmap_and_gradients():
+    t = jnp.arange(3)
+    plain = q_posterior(SCHEDULE, X0, X0, t).mean
+    np.testing.assert_array_equal(plain, jax.jit(lambda x: q_posterior(SCHEDULE, x, x, t).mean)(X0))
+    mapped = jax.vmap(lambda x, t: q_posterior(SCHEDULE, x, x, t).mean)(X0, t)
+    np.testing.assert_array_equal(plain, mapped)
+    grads = jax.grad(lambda x: q_sample(SCHEDULE, x, t, X0).sum())(X0)
+    expected = np.broadcast_to(SCHEDULE.signal[:3, None, None, None], X0.shape)
+    np.testing.assert_allclose(grads, expected, rtol=1e-6)

@@ -1,0 +1,109 @@
+"""Laws of every schedule, and the printed numbers of the founding texts."""
+
+import numpy as np
+import pytest
+
+from diffusion_jax.core import schedules
+from diffusion_jax.core.bound import prior_nats
+from diffusion_jax.core.gaussian import bits_per_dim
+from diffusion_jax.core.schedules import SCHEDULES, moves, single_steps
+
+LEVELS = 256
+
+
+def make(name, steps=1000):
+    arguments = {"betas": [np.linspace(1e-4, 0.02, steps)], "log_snr": [steps, LEVELS]}
+    return SCHEDULES[name](*arguments.get(name, [steps]))
+
+
+@pytest.fixture(params=SCHEDULES)
+def schedule(request):
+    return make(request.param)
+
+
+def test_alpha_bar_falls_strictly(schedule):
+    assert np.all(np.diff(schedule.log_snr) < 0.0)
+    assert np.all(np.diff(np.square(schedule.signal)) < 0.0)
+
+
+@pytest.mark.parametrize("name", set(SCHEDULES) - {"betas"})
+def test_beta_grows_from_the_second_step(name):
+    beta = single_steps(make(name)).forward_var
+    assert np.all(np.diff(beta[1:]) >= -1e-12)
+
+
+def test_tables_agree_with_each_other(schedule):
+    np.testing.assert_allclose(np.square(schedule.signal) + np.square(schedule.noise), 1.0)
+    snr = np.square(schedule.signal / schedule.noise)
+    np.testing.assert_allclose(np.log(snr), schedule.log_snr, rtol=1e-9, atol=1e-12)
+
+
+def test_steps_multiply_up_to_the_marginals(schedule):
+    alpha = 1.0 - single_steps(schedule).forward_var
+    np.testing.assert_allclose(np.cumprod(alpha), np.square(schedule.signal), rtol=1e-9)
+
+
+def test_moves_compose(schedule):
+    """q(x_r | x_t, x0) through any s between equals the direct one in mean and variance."""
+    r, s, t = [50], [300], [700]
+    direct, first, second = (moves(schedule, *pair) for pair in ((t, r), (t, s), (s, r)))
+    x0_weight = second.x0_weight + second.xt_weight * first.x0_weight
+    xt_weight = second.xt_weight * first.xt_weight
+    var = second.posterior_var + second.xt_weight**2 * first.posterior_var
+    np.testing.assert_allclose(x0_weight, direct.x0_weight, rtol=1e-10)
+    np.testing.assert_allclose(xt_weight, direct.xt_weight, rtol=1e-9)
+    np.testing.assert_allclose(var, direct.posterior_var, rtol=1e-9)
+
+
+def test_posterior_weights_restore_the_marginal_mean(schedule):
+    row = single_steps(schedule)
+    previous = np.append(1.0, schedule.signal[:-1])
+    restored = row.x0_weight + row.xt_weight * schedule.signal
+    np.testing.assert_allclose(restored, previous, rtol=1e-9)
+
+
+def test_first_step_lands_on_the_data(schedule):
+    row = single_steps(schedule)
+    assert (row.x0_weight[0], row.xt_weight[0], row.posterior_var[0]) == (1.0, 0.0, 0.0)
+
+
+def test_known_numbers_of_the_linear_schedule():
+    """Computed in float64; the founding text's 0.0060 and 1e-4 are errata of these."""
+    schedule = schedules.linear(1000, 1e-4, 0.01)
+    row = single_steps(schedule)
+    assert round(schedule.signal[-1] ** 2, 5) == 0.00630
+    assert round(schedule.signal[-2] ** 2, 5) == 0.00637
+    assert f"{row.x0_weight[-1]:.2e}" == "8.03e-04"
+    assert round(row.posterior_var[-1], 4) == 0.0100
+    assert (round(row.x0_weight[1], 3), round(row.xt_weight[1], 3)) == (0.524, 0.476)
+    assert f"{row.posterior_var[1]:.2e}" == "5.24e-05"
+
+
+def test_three_equal_steps_merge_into_one():
+    schedule = schedules.from_betas([0.05, 0.05, 0.05])
+    np.testing.assert_allclose(schedule.signal[-1] ** 2, 0.857375, rtol=1e-12)
+
+
+def test_prior_cost_of_the_linear_schedule():
+    x0 = np.full((1, 8, 8, 3), np.sqrt(1.0 / 3.0), np.float32)
+    cost = float(bits_per_dim(prior_nats(schedules.linear(1000), x0), 192)[0])
+    assert f"{cost:.1e}" == "9.7e-06"
+
+
+@pytest.mark.parametrize(("levels", "expected"), [(256, 13.3), (17, 7.7)])
+def test_log_snr_ends_fit_the_levels(levels, expected):
+    schedule = schedules.log_snr_linear(1000, levels)
+    assert round(schedule.log_snr[0], 1) == expected
+    np.testing.assert_allclose(schedule.noise[0], 2.0 / (levels - 1) / 6.0, rtol=1e-12)
+    assert schedule.log_snr[-1] == -10.0
+
+
+@pytest.mark.parametrize("betas", [[], [0.1, 1.0], [0.0], [0.1, -0.2], [[0.1]]])
+def test_impossible_betas_are_refused(betas):
+    with pytest.raises(ValueError, match="betas must be"):
+        schedules.from_betas(betas)
+
+
+def test_reversed_ends_are_refused():
+    with pytest.raises(ValueError, match="must exceed"):
+        schedules.log_snr_linear(10, 17, log_snr_max=-11.0)
