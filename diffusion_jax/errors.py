@@ -2,13 +2,13 @@
 
 
 class UserError(Exception):
-    """Bad input: the message is one line that says what is wrong, where, and the mend (exit code 2)."""
+    """Bad input: one line that says what is wrong, where, and the mend (exit code 2)."""
 
     exit_code = 2
 
 
 class Diverged(Exception):
-    """Training left the finite numbers: the message says at which step and what is safe (exit code 3)."""
+    """Training left the finite numbers: the line says when and what is safe (exit code 3)."""
 
     exit_code = 3
 
@@ -16,3 +16,11 @@ class Diverged(Exception):
 def unknown_name(kind: str, name: str, known) -> UserError:
     """The error for a name that is in no table: it lists the names that are."""
     return UserError(f"unknown {kind} '{name}'; known: {', '.join(sorted(known))}")
+
+
+class Stopped(Exception):
+    """A signal stopped the run and the state is saved; the exit code is 128 + the signal."""
+
+    def __init__(self, message: str, signal: int):
+        super().__init__(message)
+        self.exit_code = 128 + signal

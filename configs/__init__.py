@@ -1,0 +1,1 @@
+"""Configurations: data only, each with its command, hardware, time and result."""

@@ -1,0 +1,71 @@
+"""Every key there is, with the values of DDPM's CIFAR-10 recipe (Ho et al. 2020, appendix B).
+
+The other files start from this one. Keys are locked: a misspelt one is an error.
+"""
+
+from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
+
+
+def get_config() -> ConfigDict:
+    """The full tree of keys; see `docs/configuration.md` for what each does."""
+    return ConfigDict(
+        {
+            "name": "cifar10",
+            "seed": 0,
+            "parallel": "jit",
+            "data": {
+                "name": "cifar10",
+                "dir": "",
+                "image_size": 0,
+                "channels": 3,
+                "flip": True,
+            },
+            "schedule": {
+                "name": "linear",
+                "steps": 1000,
+                "beta_start": 1e-4,
+                "beta_end": 0.02,
+                "log_snr_max": placeholder(float),
+                "log_snr_min": -10.0,
+                "betas": (),
+            },
+            "prediction": "eps",
+            "variance": "fixed_large",
+            "weight": "simple",
+            "timesteps": "stratified",
+            "model": {
+                "channels": 128,
+                "multipliers": (1, 2, 2, 2),
+                "blocks": 2,
+                "attention_resolutions": (16,),
+                "heads": 1,
+                "dropout": 0.1,
+                "classes": 0,
+                "scale_shift_norm": False,
+                "resample_in_blocks": False,
+                "dtype": "float32",
+                "remat": False,
+            },
+            "optimizer": {
+                "learning_rate": 2e-4,
+                "warmup_steps": 5000,
+                "decay": "constant",
+                "b1": 0.9,
+                "b2": 0.999,
+                "eps": 1e-8,
+                "weight_decay": 0.0,
+                "clip_norm": 1.0,
+            },
+            "ema": {"decay": 0.9999},
+            "train": {
+                "steps": 800_000,
+                "batch_size": 128,
+                "log_every": 100,
+                "save_every": 5000,
+                "sample_every": 5000,
+                "keep": 3,
+            },
+            "sample": {"num": 64, "batch_size": 64, "clip": True},
+        }
+    )

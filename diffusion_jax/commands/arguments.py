@@ -1,0 +1,59 @@
+"""Command-line arguments: argparse for the flags, dotted keys for the configuration."""
+
+import argparse
+import os
+import sys
+from collections.abc import Callable
+
+from diffusion_jax.errors import Diverged, Stopped, UserError
+
+PREFIX = "--config."
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose complaints are one line like any other bad input."""
+
+    def error(self, message):
+        raise UserError(f"{message}; see --help")
+
+
+def split_overrides(arguments: list[str]) -> tuple[list[str], list[tuple[str, str]]]:
+    """Take `--config.key=value` and `--config.key value` out: `(other arguments, overrides)`.
+
+    Raises:
+        UserError: a key has no value.
+    """
+    rest, overrides = [], []
+    waiting = iter(arguments)
+    for argument in waiting:
+        if not argument.startswith(PREFIX):
+            rest.append(argument)
+            continue
+        key, equals, value = argument.removeprefix(PREFIX).partition("=")
+        if not equals:
+            value = next(waiting, None)
+            if value is None:
+                raise UserError(f"{argument} has no value; write {argument}=VALUE")
+        overrides.append((key, value))
+    return rest, overrides
+
+
+def positive(text: str) -> int:
+    """An integer of at least one."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
+    return value
+
+
+def run(command: Callable[[list[str]], None]) -> None:
+    """Run a command and leave the program: errors for a person are one line on stderr."""
+    try:
+        command(sys.argv[1:])
+    except (UserError, Diverged, Stopped) as error:
+        print(f"error: {error}" if not isinstance(error, Stopped) else error, file=sys.stderr)
+        sys.exit(error.exit_code)
+    except BrokenPipeError:
+        # The reader of our output left; there is nobody to tell.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)

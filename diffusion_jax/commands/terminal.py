@@ -1,0 +1,75 @@
+"""What a person sees: a progress bar on a terminal, plain lines elsewhere."""
+
+import sys
+import time
+
+from tqdm import tqdm
+
+
+class Training:
+    """Progress of a training run, written to stdout."""
+
+    def __init__(self, steps: int, start: int):
+        self._steps, self._start, self._began = steps, start, time.perf_counter()
+        self._at = start
+        self._bar = tqdm(
+            total=steps,
+            initial=start,
+            unit="step",
+            file=sys.stdout,
+            dynamic_ncols=True,
+            disable=not sys.stdout.isatty(),
+        )
+
+    def line(self, text: str) -> None:
+        """Say one thing, above the bar if there is one."""
+        self._bar.write(text, file=sys.stdout)
+        sys.stdout.flush()
+
+    def advance(self, step: int, **values: float) -> None:
+        """Move on to `step`; on logged steps show the numbers."""
+        self._bar.update(step - self._at)
+        self._at = step
+        if not values:
+            return
+        shown = f"loss {values['loss']:.4g}, {values['images_per_second']:.0f} images/s"
+        if not self._bar.disable:
+            self._bar.set_postfix_str(shown)
+        else:
+            self.line(f"step {step}/{self._steps}: {shown}, {self._left(step)} left")
+
+    def _left(self, step: int) -> str:
+        elapsed = time.perf_counter() - self._began
+        return tqdm.format_interval(elapsed / (step - self._start) * (self._steps - step))
+
+    def close(self) -> None:
+        """End the bar."""
+        self._bar.close()
+
+
+class Sampling:
+    """Progress over images, whole and in fractions."""
+
+    def __init__(self, num: int):
+        self._num, self._done, self._said = num, 0.0, 0.0
+        self._bar = tqdm(
+            total=num,
+            unit="image",
+            file=sys.stdout,
+            dynamic_ncols=True,
+            bar_format="{l_bar}{bar}| {n:.1f}/{total} images [{elapsed}<{remaining}]",
+            disable=not sys.stdout.isatty(),
+        )
+
+    def __call__(self, done: float) -> None:
+        self._bar.update(done - self._done)
+        self._done = done
+        if not self._bar.disable:
+            return
+        if done >= self._num or done - self._said >= self._num / 4:
+            print(f"sampled {done:.1f} of {self._num} images", flush=True)
+            self._said = done
+
+    def close(self) -> None:
+        """End the bar."""
+        self._bar.close()

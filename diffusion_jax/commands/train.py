@@ -1,0 +1,139 @@
+"""`train.py`: from a configuration to a run's folder."""
+
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from diffusion_jax import build, config, run_folder
+from diffusion_jax.commands import cache
+from diffusion_jax.commands.arguments import Parser, split_overrides
+from diffusion_jax.commands.terminal import Training
+from diffusion_jax.core.keys import Stream, stream_key
+from diffusion_jax.data.batches import batch_indices
+from diffusion_jax.evaluation.generate import make_generate
+from diffusion_jax.models.network import parameter_count
+from diffusion_jax.run_folder import DataSpec
+from diffusion_jax.samplers import grids
+from diffusion_jax.training import devices, loop
+from diffusion_jax.training.checkpoint import Checkpoints
+from diffusion_jax.training.metrics import MetricsWriter
+from diffusion_jax.training.state import create
+from diffusion_jax.training.step import Batch, make_step
+from diffusion_jax.visual.images import grid, save_png, to_uint8
+
+DEFAULT = "configs/digits.py"
+
+
+def main(arguments: list[str]) -> None:
+    """Train, or go on training, the run that the arguments describe."""
+    settings, workdir = _parse(arguments)
+    cache.enable()
+    source = build.source(settings, "train")
+    parts = build.diffusion(settings, DataSpec(source.shape, source.levels, source.classes))
+    rate = build.learning_rate(settings)
+    optimizer = build.optimizer(settings, rate)
+    parallel = devices.data_parallel(
+        lambda axis_name: make_step(
+            build.loss(settings, parts), optimizer, settings.ema.decay, axis_name
+        ),
+        settings.parallel,
+        jax.devices(),
+        settings.train.batch_size,
+    )
+    dataset = source.load()
+    run = run_folder.prepare(workdir, settings, parts.data)
+    checkpoints = Checkpoints(run.checkpoints, keep=settings.train.keep)
+    state = create(parts.init(stream_key(settings.seed, Stream.INIT)), optimizer)
+    done = checkpoints.latest()
+    print(_first_line(settings, source.size, parts, state.params), flush=True)
+    if done is not None:
+        if done >= settings.train.steps:
+            print(f"{workdir} is finished: {done} steps are done; nothing to do")
+            return
+        state = checkpoints.restore(done, state)
+        print(f"resuming {workdir} after step {done}", flush=True)
+    report = Training(settings.train.steps, int(state.step))
+    tools = loop.Tools(
+        parallel=parallel,
+        batch=_batches(settings, dataset),
+        learning_rate=rate,
+        checkpoints=checkpoints,
+        metrics=MetricsWriter(workdir, int(state.step)),
+        sample=_sampler(settings, parts, run),
+        report=report,
+    )
+    try:
+        loop.train(state, _plan(settings), tools)
+    finally:
+        report.close()
+        tools.metrics.close()
+        checkpoints.close()
+    print(f"done: checkpoint {run.checkpoints / str(settings.train.steps)}; next:")
+    print(f"  python sample.py --workdir={workdir}")
+
+
+def _parse(arguments: list[str]):
+    rest, overrides = split_overrides(arguments)
+    parser = Parser(
+        prog="train.py", description="Train a diffusion model, or go on where it stopped."
+    )
+    parser.add_argument("--config", metavar="FILE[:VARIANT]", help=f"default: {DEFAULT}")
+    parser.add_argument("--workdir", type=Path, help="the run's folder; default: runs/NAME")
+    parser.epilog = "Any key of the config: --config.key=value, e.g. --config.train.steps=100"
+    given = parser.parse_args(rest)
+    if given.config is None:
+        print(f"no --config given: training {DEFAULT}", flush=True)
+    settings = config.load(given.config or DEFAULT, overrides)
+    return settings, given.workdir or Path("runs") / settings.name
+
+
+def _plan(settings) -> loop.Plan:
+    part = settings.train
+    return loop.Plan(
+        part.steps, part.batch_size, part.log_every, part.save_every, part.sample_every
+    )
+
+
+def _first_line(settings, size: int, parts: build.Diffusion, params) -> str:
+    h, w, c = parts.data.shape
+    count = jax.device_count()
+    kind = jax.devices()[0].device_kind
+    return (
+        f"devices: {count} x {kind} ({settings.parallel}) | "
+        f"parameters: {parameter_count(params):,} | "
+        f"data: {settings.data.name}, {size:,} images {h}x{w}x{c} in {parts.data.levels} levels | "
+        f"batch per device: {settings.train.batch_size // count}"
+    )
+
+
+def _batches(settings, dataset):
+    size, count = settings.train.batch_size, len(dataset.images)
+    position = np.arange(size, dtype=np.int32)
+
+    def batch(step: int) -> Batch:
+        index = batch_indices(settings.seed, step, size, count)
+        return Batch(dataset.images[index], dataset.labels[index], position)
+
+    return batch
+
+
+def _sampler(settings, parts: build.Diffusion, run: run_folder.Run):
+    """Draw a grid from the averaged parameters: `(state) -> path`, compiled at its first call."""
+    generate = make_generate(
+        build.sampler(settings),
+        lambda params, label: parts.denoise(params, label, settings.sample.clip),
+        grids.uniform(parts.schedule, parts.schedule.steps),
+        parts.data.shape,
+        parts.data.classes if settings.model.classes else 0,
+        devices.shardings(jax.devices()),
+        settings.sample.num,
+    )
+
+    def sample(state) -> str:
+        (drawn,) = generate(state.ema, settings.seed, settings.sample.num, lambda done: None)
+        path = run.folder / "samples" / f"step_{int(state.step):07d}.png"
+        save_png(path, grid(to_uint8(drawn.images)))
+        return str(path)
+
+    return sample

@@ -1,0 +1,123 @@
+"""Configurations: loaded from a file, changed on the command line, kept as strict JSON."""
+
+import ast
+import difflib
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from diffusion_jax.errors import UserError
+
+MAY_CHANGE = ("train.steps", "data.dir", "parallel")
+
+
+def load(spec: str, overrides: list[tuple[str, str]]) -> ConfigDict:
+    """The configuration `FILE[:variant]` with its overrides, locked.
+
+    Args:
+        spec: path of a Python file that defines `get_config()`, or `get_config(variant)`.
+        overrides: `(dotted key, text of the value)`.
+
+    Raises:
+        UserError: the file is missing or broken, a key is unknown, a value has the wrong type.
+    """
+    name, _, variant = spec.partition(":")
+    path = Path(name)
+    if not path.is_file():
+        raise UserError(f"no config file {path}; see the files in configs/")
+    config = _get_config(path, variant)
+    for key, text in overrides:
+        _override(config, key, text)
+    return config.lock()
+
+
+def _get_config(path: Path, variant: str) -> ConfigDict:
+    spec = importlib.util.spec_from_file_location(f"config_{path.stem}", path)
+    if spec is None or spec.loader is None:
+        raise UserError(f"config {path} is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+        config = module.get_config(variant) if variant else module.get_config()
+    except UserError:
+        raise
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise UserError(f"config {path}{':' * bool(variant)}{variant} failed: {reason}") from error
+    if not isinstance(config, ConfigDict):
+        raise UserError(f"config {path}: get_config() must return a ConfigDict")
+    return config
+
+
+def _override(config: ConfigDict, key: str, text: str) -> None:
+    known = flatten(config.to_dict())
+    if key not in known:
+        near = difflib.get_close_matches(key, known, n=1, cutoff=0.0)[0]
+        raise UserError(f"no config key '{key}'; the nearest is '{near}'")
+    *groups, leaf = key.split(".")
+    group = config
+    for name in groups:
+        group = group[name]
+    kind = group.get_type(leaf)
+    try:
+        group[leaf] = _parse(text, kind, known[key])
+    except (ValueError, SyntaxError, TypeError) as error:
+        raise UserError(f"--config.{key}={text}: expected {_describe(kind)}") from error
+
+
+def _parse(text: str, kind: type, default: Any) -> Any:
+    if kind is bool:
+        return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
+    if kind is not tuple:
+        return kind(text)
+    values = ast.literal_eval(text)
+    values = tuple(values) if isinstance(values, tuple | list) else (values,)
+    kinds = (int,) if all(isinstance(v, int) for v in default) and default else (int, float)
+    if not all(type(v) in kinds for v in values):
+        raise ValueError(values)
+    return values
+
+
+def _describe(kind: type) -> str:
+    names = {int: "an integer", float: "a number", bool: "true or false", str: "text"}
+    return names.get(kind, "numbers like 1,2,2")
+
+
+def flatten(tree: dict, prefix: str = "") -> dict[str, Any]:
+    """Nested dicts as one dict with dotted keys."""
+    flat = {}
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            flat.update(flatten(value, f"{prefix}{key}."))
+        else:
+            flat[prefix + key] = value
+    return flat
+
+
+def to_json(config: ConfigDict) -> dict:
+    """The configuration as plain JSON values, lists for tuples."""
+    return json.loads(json.dumps(config.to_dict(), allow_nan=False))
+
+
+def from_json(tree: dict) -> ConfigDict:
+    """The configuration that `to_json` wrote, locked."""
+
+    def tuples(value):
+        if isinstance(value, dict):
+            return {key: tuples(inner) for key, inner in value.items()}
+        return tuple(tuples(v) for v in value) if isinstance(value, list) else value
+
+    return ConfigDict(tuples(tree)).lock()
+
+
+def differences(old: dict, new: dict) -> list[str]:
+    """Keys whose values differ and may not change between resumes, as 'key (old -> new)'."""
+    old, new = flatten(old), flatten(new)
+    return [
+        f"{key} ({old.get(key)} -> {new.get(key)})"
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key) != new.get(key) and key not in MAY_CHANGE and not key.endswith("_every")
+    ]

@@ -1,0 +1,115 @@
+"""A run's folder: config.json, metrics.jsonl, tensorboard/, samples/, checkpoints/."""
+
+import json
+import os
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import NamedTuple
+
+from ml_collections import ConfigDict
+
+from diffusion_jax import config as configs
+from diffusion_jax.errors import UserError
+
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "ml-collections", "numpy")
+
+
+class DataSpec(NamedTuple):
+    """What the network was built for: image shape `(h, w, c)`, levels, number of classes."""
+
+    shape: tuple[int, int, int]
+    levels: int
+    classes: int
+
+
+class Run(NamedTuple):
+    """A run read back: all that sampling and evaluation need to know."""
+
+    folder: Path
+    config: ConfigDict
+    data: DataSpec
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where the run's checkpoints are."""
+        return self.folder / "checkpoints"
+
+
+def prepare(folder: Path, config: ConfigDict, data: DataSpec) -> Run:
+    """Make the folder of a new run, or check that an old one is a run of this configuration.
+
+    Raises:
+        UserError: the folder holds a run of another configuration, or cannot be written.
+    """
+    path = folder / "config.json"
+    if path.exists():
+        changed = configs.differences(_read(path)["config"], configs.to_json(config))
+        if changed:
+            raise UserError(
+                f"{folder} holds a run of another config: {', '.join(changed)}; "
+                "choose another --workdir"
+            )
+    record = {
+        "config": configs.to_json(config),
+        "data": data._asdict(),
+        "versions": {name: _version(name) for name in PACKAGES},
+        "git_revision": _git_revision(),
+    }
+    try:
+        (folder / "samples").mkdir(parents=True, exist_ok=True)
+        part = path.with_suffix(".part")
+        part.write_text(json.dumps(record, indent=2, allow_nan=False) + "\n")
+        os.replace(part, path)
+    except OSError as error:
+        raise UserError(f"cannot write the workdir {folder}: {error.strerror}") from error
+    return Run(folder, config, data)
+
+
+def read(folder: Path) -> Run:
+    """Read a run back from its folder alone.
+
+    Raises:
+        UserError: the folder holds no run, or its config.json is damaged.
+    """
+    path = folder / "config.json"
+    if not path.is_file():
+        raise UserError(
+            f"no run in {folder}: config.json is missing; train with --workdir={folder}"
+        )
+    record = _read(path)
+    data = record["data"]
+    return Run(
+        folder,
+        configs.from_json(record["config"]),
+        DataSpec(tuple(data["shape"]), data["levels"], data["classes"]),
+    )
+
+
+def _read(path: Path) -> dict:
+    try:
+        record = json.loads(path.read_text())
+        if {"config", "data"} <= record.keys() and set(DataSpec._fields) <= record["data"].keys():
+            return record
+        reason = "keys are missing"
+    except (OSError, ValueError, AttributeError) as error:
+        reason = str(error).splitlines()[0]
+    raise UserError(f"{path} is damaged: {reason}; restore it or choose another --workdir")
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _git_revision() -> str | None:
+    command = ["git", "rev-parse", "HEAD"]
+    try:
+        done = subprocess.run(
+            command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()

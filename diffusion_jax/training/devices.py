@@ -1,0 +1,101 @@
+"""How a step is spread over devices: `jit` over a mesh, or `pmap`."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from diffusion_jax.errors import UserError, unknown_name
+
+AXIS = "data"
+
+
+class Shardings(NamedTuple):
+    """Where arrays live on the mesh: a copy on each device, or split along their first axis."""
+
+    replicated: NamedSharding
+    split: NamedSharding
+
+
+def shardings(devices: list[jax.Device]) -> Shardings:
+    """The two shardings of a mesh of all `devices` along one axis."""
+    mesh = jax.make_mesh((len(devices),), (AXIS,), (AxisType.Auto,), devices=devices)
+    return Shardings(NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec(AXIS)))
+
+
+class Parallel(NamedTuple):
+    """A step on all devices and the ways in and out of it.
+
+    place_state: host or device state -> state as `step` takes it.
+    place_batch: host batch, first axis the whole batch -> batch as `step` takes it.
+    step: `(state, batch) -> (state, metrics)`; the state passed in is used up.
+    single: placed state or metrics -> the same tree, one copy of each array.
+    """
+
+    place_state: Callable[[Any], Any]
+    place_batch: Callable[[Any], Any]
+    step: Callable[[Any, Any], tuple[Any, Any]]
+    single: Callable[[Any], Any]
+
+
+def _jit(make_step: Callable, devices: list[jax.Device]) -> Parallel:
+    replicated, split = shardings(devices)
+    return Parallel(
+        place_state=lambda tree: jax.device_put(tree, replicated),
+        place_batch=lambda tree: jax.device_put(tree, split),
+        step=jax.jit(
+            make_step(axis_name=None),
+            in_shardings=(replicated, split),
+            out_shardings=(replicated, replicated),
+            donate_argnums=0,
+        ),
+        single=lambda tree: tree,
+    )
+
+
+def _pmap(make_step: Callable, devices: list[jax.Device]) -> Parallel:
+    _, split = shardings(devices)
+    count = len(devices)
+
+    def replicate(a):
+        return jax.device_put(np.broadcast_to(np.asarray(a), (count, *np.shape(a))), split)
+
+    def share(a):
+        return jax.device_put(np.reshape(a, (count, -1, *np.shape(a)[1:])), split)
+
+    return Parallel(
+        place_state=partial(jax.tree.map, replicate),
+        place_batch=partial(jax.tree.map, share),
+        step=jax.pmap(make_step(axis_name=AXIS), axis_name=AXIS, devices=devices, donate_argnums=0),
+        single=partial(jax.tree.map, lambda a: a[0]),
+    )
+
+
+MODES = {"jit": _jit, "pmap": _pmap}
+
+
+def data_parallel(
+    make_step: Callable, mode: str, devices: list[jax.Device], batch_size: int
+) -> Parallel:
+    """Spread a step over `devices`, each with an equal share of the batch.
+
+    Args:
+        make_step: `(axis_name) -> step`, see `training.step.make_step`.
+        mode: a name in `MODES`.
+        batch_size: of the whole batch.
+
+    Raises:
+        UserError: the mode is unknown, or the batch does not divide by the number of devices.
+    """
+    if mode not in MODES:
+        raise unknown_name("value for config.parallel:", mode, MODES)
+    if batch_size % len(devices):
+        lower = batch_size // len(devices) * len(devices)
+        raise UserError(
+            f"config.train.batch_size {batch_size} does not divide by the {len(devices)} devices; "
+            f"nearest: {lower or len(devices)} or {lower + len(devices)}"
+        )
+    return MODES[mode](make_step, devices)

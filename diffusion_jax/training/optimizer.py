@@ -1,0 +1,36 @@
+"""Optimisers and learning rates, all Optax's."""
+
+from collections.abc import Callable
+
+import optax
+
+DECAYS: dict[str, Callable[[float, int], optax.Schedule]] = {
+    "constant": lambda peak, steps: optax.constant_schedule(peak),
+    "cosine": optax.cosine_decay_schedule,
+}
+
+
+def learning_rate(
+    peak: float, warmup_steps: int, decay: Callable[[float, int], optax.Schedule], train_steps: int
+) -> optax.Schedule:
+    """A linear rise from zero to `peak` over `warmup_steps`, then the decay over the other steps.
+
+    Args:
+        decay: an entry of `DECAYS`.
+        train_steps: of the whole run.
+    """
+    rest = decay(peak, max(train_steps - warmup_steps, 1))
+    if warmup_steps == 0:
+        return rest
+    rise = optax.linear_schedule(0.0, peak, warmup_steps)
+    return optax.join_schedules([rise, rest], [warmup_steps])
+
+
+def optimizer(
+    rate: optax.Schedule, b1: float, b2: float, eps: float, weight_decay: float, clip_norm: float
+) -> optax.GradientTransformation:
+    """Adam behind a clip of the global gradient norm; AdamW where `weight_decay` is positive."""
+    return optax.chain(
+        optax.clip_by_global_norm(clip_norm),
+        optax.adamw(rate, b1=b1, b2=b2, eps=eps, weight_decay=weight_decay),
+    )
