@@ -70,7 +70,7 @@ def _override(config: ConfigDict, key: str, text: str) -> None:
 
 def _parse(text: str, kind: type, default: Any) -> Any:
     if kind is bool:
-        return {"true": True, "1": True, "false": False, "0": False}[text.lower()]
+        return ("false", "true").index(text.lower()) == 1
     if kind is not tuple:
         return kind(text)
     values = ast.literal_eval(text)

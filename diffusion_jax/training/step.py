@@ -111,6 +111,6 @@ def make_step(
         decay = ema_decay_at(state.step, ema_decay)
         ema = optax.incremental_update(params, state.ema, 1.0 - decay)
         state = TrainState(state.step + 1, params, ema, opt_state)
-        return state, Metrics(value, optax.global_norm(grads))
+        return state, Metrics(value, optax.tree.norm(grads))
 
     return step

@@ -1,0 +1,72 @@
+"""Images in NumPy files."""
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from diffusion_jax.data.dataset import Dataset, Source, choose_split, loaded
+from diffusion_jax.errors import UserError
+
+EXPECTED = "expected uint8 images [n, h, w, c] or [n, h, w]"
+
+
+def open_arrays(split: str, directory: str, image_size: int, channels: int) -> Source:
+    """The images of one .npz or .npy file, with 256 levels; pickled objects are never read.
+
+    directory: such a file, which is then 'train', or a folder with train.npz and test.npz (or
+    .npy). In an .npz the images are `images` or `arr_0`, the labels, if any, `labels` or `arr_1`.
+    image_size and channels are those of every source; arrays come in one form only.
+
+    Raises UserError for anything else, naming the file and what is expected.
+    """
+    file = find_file(Path(directory).expanduser(), split)
+    try:
+        images, labels = read(file)
+    except (OSError, ValueError, EOFError, MemoryError, zipfile.BadZipFile) as error:
+        raise UserError(f"{file}: not readable as NumPy arrays ({error}); {EXPECTED}") from error
+    if images.dtype != np.uint8 or images.ndim not in (3, 4):
+        raise UserError(f"{file}: images are {images.dtype} {list(images.shape)}; {EXPECTED}")
+    if images.ndim == 3:
+        images = images[..., None]
+    if images.size == 0:
+        raise UserError(f"{file}: holds no images; {EXPECTED}")
+    if labels is None:
+        return loaded(Dataset(images, np.zeros(len(images), np.int32), levels=256, classes=0))
+    if labels.dtype.kind not in "iu" or labels.shape != images.shape[:1] or labels.min() < 0:
+        raise UserError(
+            f"{file}: labels are {labels.dtype} {list(labels.shape)}; expected whole numbers >= 0, "
+            f"[{len(images)}]"
+        )
+    return loaded(Dataset(images, labels.astype(np.int32), 256, classes=int(labels.max()) + 1))
+
+
+def find_file(path: Path, split: str) -> Path:
+    """The file of `split`: `path` itself, or the one of that name in it."""
+    if path.is_file():
+        choose_split(f"the single file '{path}'", ("train",), split)
+        return path
+    if not path.is_dir():
+        raise UserError(f"--config.data.dir='{path}' is neither a .npz or .npy file nor a folder")
+    files = {
+        name: path / f"{name}{extension}"
+        for name in ("test", "train")
+        for extension in (".npy", ".npz")
+        if (path / f"{name}{extension}").is_file()
+    }
+    if not files:
+        raise UserError(f"'{path}' holds neither train.npz nor train.npy")
+    return files[choose_split(f"'{path}'", files, split)]
+
+
+def read(file: Path) -> tuple[np.ndarray, np.ndarray | None]:
+    """The images and, if the file has them, the labels."""
+    content = np.load(file, allow_pickle=False)
+    if isinstance(content, np.ndarray):
+        return content, None
+    with content:
+        labels = next((content[key] for key in ("labels", "arr_1") if key in content), None)
+        images = next((content[key] for key in ("images", "arr_0") if key in content), None)
+        if images is None:
+            raise ValueError(f"no array 'images' or 'arr_0' among {sorted(content)}")
+        return images, labels

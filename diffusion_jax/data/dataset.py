@@ -1,0 +1,65 @@
+"""What every source of images yields: the pixels as whole numbers, and what is known beforehand."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from diffusion_jax.errors import UserError
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """One split of images in memory.
+
+    images: uint8 [n, h, w, c], each value a level in 0..levels-1.
+    labels: int32 [n], each a class in 0..classes-1; zeros if unlabelled.
+    levels: how many values a pixel can take (256 for 8-bit images).
+    classes: how many classes there are; 0 if unlabelled.
+
+    Raises UserError if there is no image, or a level or a label lies outside its range.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    levels: int
+    classes: int
+
+    def __post_init__(self):
+        if len(self.images) == 0:
+            raise UserError("the data set holds no images")
+        if self.levels < 256 and (highest := self.images.max()) >= self.levels:
+            raise UserError(f"pixel level {highest} in data of {self.levels} levels (0..levels-1)")
+        lowest, highest = self.labels.min(), self.labels.max()
+        if lowest < 0 or highest >= max(self.classes, 1):
+            raise UserError(
+                f"labels {lowest}..{highest} in data of {self.classes} classes (0..classes-1)"
+            )
+
+
+@dataclass(frozen=True)
+class Source:
+    """A split that is found but not yet decoded.
+
+    shape: (h, w, c) of an image; levels and classes as in Dataset; size: the number of images.
+    load() reads the whole split; it may run in a thread while something else compiles.
+    """
+
+    shape: tuple[int, int, int]
+    levels: int
+    classes: int
+    size: int
+    load: Callable[[], Dataset]
+
+
+def loaded(dataset: Dataset) -> Source:
+    """The source of a data set that is in memory already."""
+    size, *shape = dataset.images.shape
+    return Source(tuple(shape), dataset.levels, dataset.classes, size, lambda: dataset)
+
+
+def choose_split(kind: str, splits, split: str) -> str:
+    """`split` if it is one of `splits`; else a UserError that lists them."""
+    if split not in splits:
+        raise UserError(f"{kind} has no split '{split}'; it has: {', '.join(splits)}")
+    return split

@@ -1,0 +1,38 @@
+"""The network as plain functions of its parameters: what the rest of the code sees of Flax."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+Params = Any  # a nested dict of float32 arrays
+
+
+def init(model: nn.Module, key: jax.Array, image_shape: Sequence[int]) -> Params:
+    """Draw the parameters of a network for images of shape [h, w, c]; one key, one network."""
+
+    # Compiled, because then the forward pass, which only serves to find shapes, is dead code.
+    @jax.jit
+    def draw(key):
+        return model.init(key, jnp.zeros((1, *image_shape)), jnp.zeros(1))["params"]
+
+    return draw(key)
+
+
+def apply(
+    model: nn.Module,
+    params: Params,
+    x: jax.Array,
+    t: jax.Array,
+    label: jax.Array | None = None,
+    dropout_keys: jax.Array | None = None,
+) -> jax.Array:
+    """The network's output for images x [b, h, w, c] at times t [b]: [b, h, w, out_channels]."""
+    return model.apply({"params": params}, x, t, label, dropout_keys)
+
+
+def parameter_count(params: Params) -> int:
+    """The number of scalars in a tree of arrays or of shapes."""
+    return sum(leaf.size for leaf in jax.tree.leaves(params))

@@ -1,0 +1,174 @@
+"""DDPM's U-Net: a network that maps a noisy image and its time to an image."""
+
+from collections.abc import Sequence
+from functools import partial
+from itertools import count
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from diffusion_jax.errors import UserError, unknown_name
+from diffusion_jax.models.embedding import Condition
+from diffusion_jax.models.layers import (
+    ZEROS,
+    Attention,
+    ResBlock,
+    conv,
+    double,
+    group_norm,
+    halve,
+)
+
+DTYPES = ("float32", "bfloat16")
+
+
+class UNet(nn.Module):
+    """The U-Net of DDPM: residual blocks on the way down, and again, with skips, on the way up.
+
+    Level i works at 1 / 2^i of the image's size with channels * multipliers[i] channels: `blocks`
+    residual blocks on the way down, one more on the way up, each followed by self-attention where
+    the longer side of the feature map is in `attention_resolutions`. The defaults are the paper's
+    CIFAR-10 network. Parameters are float32 always; norms, softmax, time and output are computed
+    in float32 whatever `dtype` says.
+
+    Fields:
+      out_channels: channels of the output.
+      channels: channels of the first level; the condition vector has four times as many.
+      multipliers: one a level.
+      blocks: residual blocks a level.
+      attention_resolutions: sides, in pixels; those that never occur have no effect.
+      heads: attention heads.
+      dropout: rate, inside every residual block.
+      classes: number of labels, 0 for an unconditional network.
+      scale_shift_norm: the condition scales and shifts the second norm instead of being added.
+      resample_in_blocks: down- and upsample in residual blocks instead of with one convolution.
+      dtype: what convolutions and attention compute in, 'float32' or 'bfloat16'.
+      remat: recompute residual blocks in the backward pass: less memory, more time.
+
+    Source: Ho et al. 2020, appendix B; Dhariwal & Nichol 2021, section 3 (the options).
+    """
+
+    out_channels: int
+    channels: int = 128
+    multipliers: Sequence[int] = (1, 2, 2, 2)
+    blocks: int = 2
+    attention_resolutions: Sequence[int] = (16,)
+    heads: int = 1
+    dropout: float = 0.1
+    classes: int = 0
+    scale_shift_norm: bool = False
+    resample_in_blocks: bool = False
+    dtype: str = "float32"
+    remat: bool = False
+
+    @nn.compact
+    def __call__(
+        self,
+        x: jax.Array,
+        t: jax.Array,
+        label: jax.Array | None = None,
+        dropout_keys: jax.Array | None = None,
+    ) -> jax.Array:
+        """Run the network.
+
+        Args:
+          x: images, float32 [b, h, w, c].
+          t: times in the paper's units (0 to 999), float32 [b].
+          label: int32 [b], `classes` meaning "no class"; None means "no class" for all.
+          dropout_keys: one typed key an image [b]; None switches dropout off.
+
+        Returns:
+          float32 [b, h, w, out_channels].
+
+        Raises:
+          UserError: for settings or image sizes that the network cannot have.
+        """
+        check_settings(self)
+        check_image_size(*x.shape[1:3], levels=len(self.multipliers))
+        condition = Condition(self.channels, self.classes, name="condition")(t, label)
+        make_block = partial(
+            nn.remat(ResBlock) if self.remat else ResBlock,
+            dropout=self.dropout,
+            scale_shift_norm=self.scale_shift_norm,
+            dtype=self.dtype,
+        )
+        dropout_layers = count()
+
+        def block(x, channels, name, resample=None):
+            layer = make_block(
+                channels, dropout_layer=next(dropout_layers), resample=resample, name=name
+            )
+            return layer(x, condition, dropout_keys)
+
+        def attention(x, name):
+            return Attention(self.heads, self.dtype, name=name)(x)
+
+        def stage(x, channels, level, i):
+            x = block(x, channels, f"{level}_block_{i}")
+            if max(x.shape[1:3]) in self.attention_resolutions:
+                x = attention(x, f"{level}_attention_{i}")
+            return x
+
+        def downsample(x, name):
+            if self.resample_in_blocks:
+                return block(x, x.shape[-1], name, resample=halve)
+            return conv(x.shape[-1], strides=2, dtype=self.dtype, name=name)(x)
+
+        def upsample(x, name):
+            if self.resample_in_blocks:
+                return block(x, x.shape[-1], name, resample=double)
+            return conv(x.shape[-1], dtype=self.dtype, name=name)(double(x))
+
+        levels = list(enumerate(self.channels * m for m in self.multipliers))
+
+        h = conv(self.channels, dtype=self.dtype, name="conv_in")(x)
+        skips = [h]
+        for level, channels in levels:
+            if level > 0:
+                h = downsample(h, f"down_{level}_resample")
+                skips.append(h)
+            for i in range(self.blocks):
+                h = stage(h, channels, f"down_{level}", i)
+                skips.append(h)
+
+        h = block(h, h.shape[-1], "middle_block_0")
+        h = attention(h, "middle_attention")
+        h = block(h, h.shape[-1], "middle_block_1")
+
+        for level, channels in reversed(levels):
+            for i in range(self.blocks + 1):
+                h = jnp.concatenate([h, skips.pop()], axis=-1)
+                h = stage(h, channels, f"up_{level}", i)
+            if level > 0:
+                h = upsample(h, f"up_{level}_resample")
+
+        h = nn.swish(group_norm(h, "norm_out"))
+        return conv(self.out_channels, kernel_init=ZEROS, name="conv_out")(h)
+
+
+def check_settings(model: UNet) -> None:
+    """Raise a UserError if a setting is out of range or contradicts another."""
+    channels, heads, dropout = model.channels, model.heads, model.dropout
+    if model.dtype not in DTYPES:
+        raise unknown_name("dtype", model.dtype, DTYPES)
+    if channels < 4 or channels % 2:
+        raise UserError(f"model.channels is {channels}; it must be even and at least 4")
+    if heads < 1 or channels % heads:
+        raise UserError(f"model.heads is {heads}; it must divide model.channels, {channels}")
+    if not 0 <= dropout < 1:
+        raise UserError(f"model.dropout is {dropout}; it must be at least 0 and below 1")
+
+
+def check_image_size(height: int, width: int, levels: int) -> None:
+    """Raise a UserError if a side cannot be halved levels - 1 times; it names sizes that can."""
+    factor = 2 ** (levels - 1)
+    if height % factor == 0 and width % factor == 0:
+        return
+    smaller = [side // factor * factor for side in (height, width)]
+    larger = [-(-side // factor) * factor for side in (height, width)]
+    nearest = " or ".join(f"{h}x{w}" for h, w in (smaller, larger) if min(h, w) > 0)
+    raise UserError(
+        f"image size {height}x{width} does not divide by {factor} (2^(levels-1)); "
+        f"nearest: {nearest}"
+    )

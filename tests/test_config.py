@@ -1,0 +1,128 @@
+"""Configurations: locked, typed, and the same after a round trip through JSON."""
+
+from pathlib import Path
+
+import pytest
+
+from diffusion_jax import build, config
+from diffusion_jax.errors import UserError
+from diffusion_jax.run_folder import DataSpec
+
+CONFIGS = sorted(Path(__file__).parent.parent.glob("configs/[a-z]*.py"))
+DIGITS = str(Path(__file__).parent.parent / "configs" / "digits.py")
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_config_survives_json(path):
+    loaded = config.load(str(path), [])
+    assert loaded.is_locked
+    assert config.from_json(config.to_json(loaded)) == loaded
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_config_has_the_default_keys(path):
+    default = config.load(str(path.with_name("default.py")), [])
+    loaded = config.load(str(path), [])
+    assert config.flatten(loaded.to_dict()).keys() == config.flatten(default.to_dict()).keys()
+
+
+def test_overrides_keep_their_type():
+    loaded = config.load(
+        DIGITS,
+        [
+            ("train.steps", "7"),
+            ("optimizer.learning_rate", "1"),
+            ("data.flip", "true"),
+            ("model.multipliers", "1,2,3"),
+            ("schedule.betas", "[0.1, 0.2]"),
+            ("schedule.log_snr_max", "8"),
+            ("name", "5"),
+        ],
+    )
+    assert loaded.train.steps == 7
+    assert isinstance(loaded.optimizer.learning_rate, float)
+    assert loaded.data.flip is True
+    assert loaded.model.multipliers == (1, 2, 3)
+    assert loaded.schedule.betas == (0.1, 0.2)
+    assert loaded.schedule.log_snr_max == 8.0
+    assert loaded.name == "5"
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("train.stpes", "1", r"no config key 'train.stpes'; the nearest is 'train.steps'"),
+        ("trian.steps", "1", r"the nearest is 'train.steps'"),
+        ("train", "1", r"no config key 'train'"),
+        ("train.steps", "many", r"--config.train.steps=many: expected an integer"),
+        ("train.steps", "1.5", r"expected an integer"),
+        ("optimizer.learning_rate", "fast", r"expected a number"),
+        ("data.flip", "maybe", r"expected true or false"),
+        ("model.multipliers", "1,x", r"expected numbers like 1,2,2"),
+        ("model.multipliers", "1.5,2", r"expected numbers like 1,2,2"),
+    ],
+)
+def test_bad_overrides_are_one_line(key, value, message):
+    with pytest.raises(UserError, match=message) as caught:
+        config.load(DIGITS, [(key, value)])
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_or_broken_file_is_one_line(tmp_path):
+    with pytest.raises(UserError, match=r"no config file .*nowhere.py"):
+        config.load(str(tmp_path / "nowhere.py"), [])
+    broken = tmp_path / "broken.py"
+    broken.write_text("import nothing_of_this_name\n")
+    with pytest.raises(UserError, match=r"broken.py failed: ModuleNotFoundError"):
+        config.load(str(broken), [])
+    broken.write_text("def get_config():\n    return 3\n")
+    with pytest.raises(UserError, match="must return a ConfigDict"):
+        config.load(str(broken), [])
+    with pytest.raises(UserError, match=r"digits.py:nonsense failed"):
+        config.load(DIGITS + ":nonsense", [])
+
+
+def test_what_may_change_between_resumes():
+    old = config.to_json(config.load(DIGITS, []))
+    harmless = [
+        ("train.steps", "9"),
+        ("data.dir", "/elsewhere"),
+        ("parallel", "pmap"),
+        ("train.log_every", "3"),
+        ("train.sample_every", "0"),
+    ]
+    assert config.differences(old, config.to_json(config.load(DIGITS, harmless))) == []
+    changed = config.to_json(config.load(DIGITS, [("seed", "1"), ("model.blocks", "3")]))
+    assert [line.split()[0] for line in config.differences(old, changed)] == [
+        "model.blocks",
+        "seed",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("schedule.name", "linaer", r"config.schedule.name 'linaer'; known: .*linear"),
+        ("prediction", "noise", r"config.prediction 'noise'; known: eps, mean"),
+        ("variance", "big", r"known: fixed_large, fixed_small"),
+        ("weight", "none", r"known: bound"),
+        ("timesteps", "none", r"known: stratified, uniform"),
+        ("model.multipliers", "1,2,2,2,2", r"image size 8x8 does not divide by 16"),
+        ("model.classes", "3", r"config.model.classes is 3, the data has 10"),
+        ("schedule.betas", "0.5,2", None),
+    ],
+)
+def test_build_refuses_what_does_not_fit(key, value, message):
+    loaded = config.load(DIGITS, [(key, value)])
+    data = DataSpec((8, 8, 1), 17, 10)
+    if message is None:  # betas are only read by the schedule of that name
+        build.diffusion(loaded, data)
+        loaded = config.load(DIGITS, [(key, value), ("schedule.name", "betas")])
+        message = "config.schedule: betas must be"
+    with pytest.raises(UserError, match=message):
+        build.diffusion(loaded, data)
+
+
+def test_a_sampler_of_unknown_name_lists_the_known():
+    with pytest.raises(UserError, match="unknown sampler 'magic'; known: ancestral"):
+        build.sampler(config.load(DIGITS, []), "magic")

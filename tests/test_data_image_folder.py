@@ -1,0 +1,202 @@
+"""Folders of images: order, classes, crops, and the one line for each kind of bad input."""
+
+import re
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from diffusion_jax.data import decoding
+from diffusion_jax.data.sources import load_dataset, open_source
+from diffusion_jax.errors import UserError
+
+
+def picture(seed, height=6, width=6):
+    """Random RGB pixels."""
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def save(path, pixels):
+    """Writes one image file and its folders."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def message(folder, split="train", image_size=0, channels=0) -> str:
+    """The line a person sees on opening and reading a folder."""
+    with pytest.raises(UserError) as caught:
+        load_dataset("image_folder", split, str(folder), image_size, channels)
+    text = str(caught.value)
+    assert "\n" not in text
+    return text
+
+
+def test_images_come_in_the_order_of_their_paths(tmp_path):
+    for i in (3, 0, 2, 1):
+        save(tmp_path / f"{i}.{['png', 'bmp', 'PNG', 'png'][i]}", picture(i))
+    save(tmp_path / ".hidden.png", picture(9))
+    (tmp_path / "notes.txt").write_text("no image")
+    source = open_source("image_folder", "train", str(tmp_path))
+    assert (source.shape, source.levels, source.classes, source.size) == ((6, 6, 3), 256, 0, 4)
+    dataset = source.load()
+    np.testing.assert_array_equal(dataset.images, [picture(i) for i in range(4)])
+    assert dataset.labels.tolist() == [0] * 4
+
+
+def test_more_images_than_a_chunk_keep_their_places(tmp_path, monkeypatch):
+    monkeypatch.setattr(decoding, "CHUNK", 3)
+    for i in range(20):
+        save(tmp_path / f"{i:02}.png", picture(i))
+    images = load_dataset("image_folder", "train", str(tmp_path)).images
+    np.testing.assert_array_equal(images, [picture(i) for i in range(20)])
+
+
+def test_subfolders_are_classes_that_the_splits_share(tmp_path):
+    for i, place in enumerate(["train/cat", "train/dog/deep", "train/elk", "test/elk"]):
+        save(tmp_path / place / "a.png", picture(i))
+    train = load_dataset("image_folder", "train", str(tmp_path))
+    assert (train.labels.tolist(), train.classes) == ([0, 1, 2], 3)
+    test = load_dataset("image_folder", "test", str(tmp_path))
+    assert (test.labels.tolist(), test.classes) == ([2], 3)
+    np.testing.assert_array_equal(test.images[0], picture(3))
+
+
+def test_one_subfolder_is_no_class(tmp_path):
+    save(tmp_path / "all" / "a.png", picture(0))
+    assert load_dataset("image_folder", "train", str(tmp_path)).classes == 0
+
+
+def test_crop_takes_the_centre(tmp_path):
+    save(tmp_path / "wide.png", picture(0, 4, 10))
+    save(tmp_path / "tall.png", picture(1, 9, 4))
+    images = load_dataset("image_folder", "train", str(tmp_path), image_size=4).images
+    np.testing.assert_array_equal(images[0], picture(1, 9, 4)[2:6])
+    np.testing.assert_array_equal(images[1], picture(0, 4, 10)[:, 3:7])
+
+
+def test_resize_keeps_the_mean_of_a_smooth_image(tmp_path):
+    ramp = np.tile(np.linspace(0, 255, 64).astype(np.uint8)[:, None, None], (1, 64, 3))
+    save(tmp_path / "ramp.png", ramp)
+    image = load_dataset("image_folder", "train", str(tmp_path), image_size=8).images[0]
+    blocks = ramp.reshape(8, 8, 64, 3).mean((1, 2))[:, None]
+    np.testing.assert_allclose(image[1:-1], np.broadcast_to(blocks, (8, 8, 3))[1:-1], atol=2)
+
+
+def test_gray_palette_and_alpha_become_what_is_asked_for(tmp_path):
+    gray = np.full((5, 5), 77, np.uint8)
+    save(tmp_path / "a.png", gray)
+    Image.fromarray(gray).convert("P").save(tmp_path / "b.png")
+    Image.fromarray(gray).convert("RGBA").save(tmp_path / "c.png")
+    rgb = load_dataset("image_folder", "train", str(tmp_path)).images
+    assert rgb.shape == (3, 5, 5, 3)
+    gray = load_dataset("image_folder", "train", str(tmp_path), channels=1).images
+    assert gray.shape == (3, 5, 5, 1)
+    assert (rgb == 77).all()
+    assert (gray == 77).all()
+
+
+def test_exif_rotation_is_ignored(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(picture(0, 4, 10)).save(tmp_path / "a.png", exif=exif)
+    assert open_source("image_folder", "train", str(tmp_path)).shape == (4, 10, 3)
+
+
+def test_folders_without_images(tmp_path):
+    missing = tmp_path / "no"
+    assert message(missing) == f"--config.data.dir='{missing}' is not a folder of images"
+    assert message(tmp_path) == f"'{tmp_path}' holds no images (.png, .jpg, .jpeg, .webp, .bmp)"
+
+
+def test_splits_that_are_not_there(tmp_path):
+    save(tmp_path / "a.png", picture(0))
+    assert message(tmp_path, "test") == (
+        f"'{tmp_path}' has no split 'test'; lay it out as {tmp_path}/train and {tmp_path}/test"
+    )
+    assert message(tmp_path, "dev") == f"'{tmp_path}' has no split 'dev'; it has: train"
+    save(tmp_path / "train" / "a.png", picture(0))
+    assert message(tmp_path, "test") == f"'{tmp_path}' has no split 'test'; it has: train"
+
+
+def test_images_of_different_sizes(tmp_path):
+    for i in range(3):
+        save(tmp_path / f"{i}.png", picture(i, 6, 6 + i))
+    assert message(tmp_path) == (
+        f"{tmp_path}/1.png is 6x7 and 0.png is 6x6; set --config.data.image_size"
+    )
+    assert load_dataset("image_folder", "train", str(tmp_path), image_size=6).images.shape[0] == 3
+
+
+@pytest.mark.parametrize("name", ["b.png", "b.jpg", "b.webp", "b.bmp"])
+def test_damaged_images_are_named_or_read(tmp_path, name):
+    """Whatever happens to the bytes of a file, it is decoded or named, never a traceback."""
+    save(tmp_path / "a.png", picture(0))
+    broken = save(tmp_path / name, picture(1))
+    whole = broken.read_bytes()
+    rng = np.random.default_rng(0)
+    damaged = [whole[:kept] for kept in (0, 3, 20, len(whole) // 2)]
+    for _ in range(100):
+        bad = bytearray(whole)
+        for place in rng.integers(0, len(bad), 3):
+            bad[place] = rng.integers(256)
+        damaged.append(bytes(bad))
+    lines = []
+    for content in damaged:
+        broken.write_bytes(content)
+        try:
+            load_dataset("image_folder", "train", str(tmp_path), image_size=4)
+            lines.append("")
+        except UserError as error:
+            lines.append(str(error))
+    form = re.compile(rf"{re.escape(str(broken))}: [^\n]*; remove it")
+    assert all(form.fullmatch(line) for line in lines if line)
+    assert all(lines[:4]), "cut in two, yet read"
+
+
+def test_the_first_broken_image_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(decoding, "CHUNK", 2)
+    for i in range(30):
+        save(tmp_path / f"{i:02}.png", picture(i))
+    for i in (7, 8, 25):
+        (tmp_path / f"{i:02}.png").write_text("no image")
+    assert message(tmp_path) == (
+        f"{tmp_path}/07.png: not a readable PNG, JPEG, WEBP, BMP image; remove it"
+    )
+
+
+def test_images_of_16_bits_are_refused(tmp_path):
+    save(tmp_path / "a.png", np.full((4, 4), 60000, np.uint16))
+    assert message(tmp_path) == (
+        f"{tmp_path}/a.png: broken image (its pixels have more than 8 bits); remove it"
+    )
+
+
+@pytest.mark.parametrize("side", [10_000, 40_000])
+def test_images_that_would_fill_the_memory_are_refused(tmp_path, side):
+    def chunk(kind, content):
+        check = struct.pack(">I", zlib.crc32(kind + content))
+        return struct.pack(">I", len(content)) + kind + content + check
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0))
+    data = chunk(b"IDAT", zlib.compress(bytes(1000)))
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + header + data + chunk(b"IEND", b""))
+    assert message(tmp_path) == f"{tmp_path}/a.png: more than 89 million pixels; remove it"
+
+
+def test_data_larger_than_the_memory_are_refused(tmp_path, monkeypatch):
+    import psutil
+
+    save(tmp_path / "a.png", picture(0, 10, 10))
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: type("", (), {"available": 299})())
+    assert message(tmp_path) == (
+        f"'{tmp_path}' needs 0.0 GB of memory but 0.0 GB are available; "
+        "set a smaller --config.data.image_size"
+    )
+
+
+def test_channels_are_one_or_three(tmp_path):
+    save(tmp_path / "a.png", picture(0))
+    assert message(tmp_path, channels=2) == "--config.data.channels=2: images have 1 or 3 channels"

@@ -1,0 +1,95 @@
+"""One device, four devices under jit and four under pmap do the same thing."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from tiny import Tiny
+
+from diffusion_jax.core import gaussian, schedules
+from diffusion_jax.core.objective import training_loss
+from diffusion_jax.core.predictions import prediction
+from diffusion_jax.core.process import q_sample
+from diffusion_jax.errors import UserError
+from diffusion_jax.training import devices
+
+DEVICES = jax.devices()[:4]
+needs_devices = pytest.mark.skipif(len(DEVICES) < 4, reason="needs four devices")
+SCHEDULE = schedules.linear(100)
+MEANING = prediction("eps", SCHEDULE)
+
+
+def noising(x0, t, eps):
+    return q_sample(SCHEDULE, x0, t, eps)
+
+
+def divergence(x0, t, eps):
+    return gaussian.kl(x0, 0.1 * eps, eps, 0.2 * x0)
+
+
+def loss(x0, t, eps):
+    return training_loss(SCHEDULE, MEANING, "simple", lambda x, t: 0.5 * x, x0, t, eps)
+
+
+@needs_devices
+@pytest.mark.parametrize("function", [noising, divergence, loss])
+def test_pure_functions_agree_under_pmap_jit_and_plain(function):
+    x0, eps = jax.random.normal(jax.random.key(0), (2, 4, 3, 2, 2, 1))
+    t = jax.random.randint(jax.random.key(1), (4, 3), 0, 100)
+    plain = jnp.stack([function(x0[i], t[i], eps[i]) for i in range(4)])
+    mapped = jax.pmap(function, devices=DEVICES)(x0, t, eps)
+    flat = [a.reshape(-1, *a.shape[2:]) for a in (x0, t, eps)]
+    jitted = jax.jit(function)(*flat).reshape(plain.shape)
+    np.testing.assert_allclose(mapped, plain, rtol=1e-6, atol=1e-7)
+    np.testing.assert_allclose(jitted, plain, rtol=1e-6, atol=1e-7)
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    return Tiny(train__batch_size=8)
+
+
+def run(tiny, mode, devices_used, steps=3):
+    parallel = devices.data_parallel(tiny.make_step, mode, devices_used, 8)
+    state, losses = parallel.place_state(tiny.state()), []
+    for step in range(steps):
+        state, metrics = parallel.step(state, parallel.place_batch(tiny.batch(step)))
+        losses.append(float(parallel.single(metrics).loss))
+    return jax.tree.map(np.asarray, parallel.single(state)), losses
+
+
+@pytest.fixture(scope="module")
+def alone(tiny):
+    return run(tiny, "jit", DEVICES[:1])
+
+
+@needs_devices
+@pytest.mark.parametrize("mode", devices.MODES)
+def test_training_on_four_devices_is_training_on_one(tiny, alone, mode):
+    """Gradients are averages over the whole batch: neither summed nor of a device's share."""
+    state, losses = run(tiny, mode, DEVICES)
+    np.testing.assert_allclose(losses, alone[1], rtol=1e-5)
+    for ours, reference in zip(jax.tree.leaves(state), jax.tree.leaves(alone[0]), strict=True):
+        # Adam divides by the gradient's own size, so a rounding error can move a weight visibly.
+        np.testing.assert_allclose(ours, reference, atol=2e-5)
+
+
+@needs_devices
+def test_gradients_are_not_multiplied_by_the_number_of_devices(tiny, alone):
+    parallel = devices.data_parallel(tiny.make_step, "pmap", DEVICES, 8)
+    state = parallel.place_state(tiny.state())
+    _, metrics = parallel.step(state, parallel.place_batch(tiny.batch(0)))
+    grads = jax.grad(tiny.loss)(tiny.state().params, 0, tiny.batch(0))
+    norm = np.sqrt(sum(float(np.square(g).sum()) for g in jax.tree.leaves(grads)))
+    np.testing.assert_allclose(parallel.single(metrics).grad_norm, norm, rtol=1e-4)
+
+
+@needs_devices
+def test_a_batch_that_does_not_divide_is_refused(tiny):
+    with pytest.raises(UserError, match="6 does not divide by the 4 devices; nearest: 4 or 8"):
+        devices.data_parallel(tiny.make_step, "jit", DEVICES, 6)
+
+
+def test_an_unknown_mode_lists_the_known(tiny):
+    with pytest.raises(UserError, match=r"config.parallel.*'tpu'; known: jit, pmap"):
+        devices.data_parallel(tiny.make_step, "tpu", DEVICES[:1], 8)

@@ -1,0 +1,89 @@
+"""The smallest run that is still a real one: the digits and a network of a few thousand weights."""
+
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from diffusion_jax import build, config
+from diffusion_jax.core.keys import Stream, stream_key
+from diffusion_jax.data.batches import batch_indices
+from diffusion_jax.run_folder import DataSpec
+from diffusion_jax.training.state import create
+from diffusion_jax.training.step import Batch, make_step
+
+ROOT = Path(__file__).parent.parent
+DIGITS = ROOT / "configs" / "digits.py"
+
+OVERRIDES = {
+    "model.channels": "8",
+    "model.multipliers": "1,2",
+    "model.blocks": "1",
+    "model.attention_resolutions": "4",
+    "model.dropout": "0.1",
+    "schedule.steps": "20",
+    "train.batch_size": "8",
+    "train.steps": "6",
+    "train.log_every": "1",
+    "train.save_every": "3",
+    "train.sample_every": "0",
+    "sample.num": "4",
+    "optimizer.warmup_steps": "2",
+    "optimizer.decay": "constant",
+}
+
+
+def settings(**changes):
+    """The tiny configuration; a double underscore stands for a dot."""
+    overrides = {**OVERRIDES, **{key.replace("__", "."): str(v) for key, v in changes.items()}}
+    return config.load(str(DIGITS), list(overrides.items()))
+
+
+def flags(**changes):
+    """The same on a command line."""
+    overrides = {**OVERRIDES, **{key.replace("__", "."): str(v) for key, v in changes.items()}}
+    return [f"--config={DIGITS}", *(f"--config.{k}={v}" for k, v in overrides.items())]
+
+
+def train(workdir, **changes):
+    """A command line that trains the tiny run."""
+    return [sys.executable, str(ROOT / "train.py"), f"--workdir={workdir}", *flags(**changes)]
+
+
+def sample(workdir, *arguments):
+    """A command line that samples from a run."""
+    return [sys.executable, str(ROOT / "sample.py"), f"--workdir={workdir}", *map(str, arguments)]
+
+
+class Tiny:
+    """Loss, optimiser, first state and batches of a tiny run."""
+
+    def __init__(self, **changes):
+        self.config = settings(**changes)
+        source = build.source(self.config, "train")
+        self.dataset = source.load()
+        self.parts = build.diffusion(
+            self.config, DataSpec(source.shape, source.levels, source.classes)
+        )
+        self.loss = build.loss(self.config, self.parts)
+        self.optimizer = build.optimizer(self.config, build.learning_rate(self.config))
+
+    def state(self):
+        """Fresh, on the host, so that no test can use up another's buffers."""
+        params = self.parts.init(stream_key(self.config.seed, Stream.INIT))
+        return jax.tree.map(np.asarray, create(params, self.optimizer))
+
+    def make_step(self, axis_name=None):
+        """See `training.step.make_step`."""
+        return make_step(self.loss, self.optimizer, self.config.ema.decay, axis_name)
+
+    def batch(self, step):
+        """The whole batch of a step."""
+        size = self.config.train.batch_size
+        index = batch_indices(self.config.seed, step, size, len(self.dataset.images))
+        return Batch(
+            self.dataset.images[index],
+            self.dataset.labels[index],
+            np.arange(size, dtype=np.int32),
+        )
