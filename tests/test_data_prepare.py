@@ -15,6 +15,8 @@ from diffusion_jax.data.tfds_prepare import prepare
 from diffusion_jax.data.tfds_source import find_builder
 from diffusion_jax.errors import UserError
 
+REFUSED = f"[Errno {errno.ECONNREFUSED}] Connection refused"
+
 
 def failure(name: str, directory: Path, archive) -> str:
     """The line a person sees when preparing fails, which must leave nothing behind."""
@@ -34,8 +36,8 @@ def test_a_refused_connection_is_said_at_once(tmp_path):
     line = failure("mnist", tmp_path / "data", archive_at("mnist", url, {}))
     assert time.monotonic() - start < 10
     assert line == (
-        f"cannot download {url}train-images-idx3-ubyte.gz ([Errno {errno.ECONNREFUSED}] Connection refused); check "
-        "the network, or name a folder that holds the prepared data with --config.data.dir"
+        f"cannot download {url}train-images-idx3-ubyte.gz ({REFUSED}); check the network, or name "
+        "a folder that holds the prepared data with --config.data.dir"
     )
 
 
@@ -54,9 +56,7 @@ def test_tfds_itself_is_not_left_to_retry(tmp_path):
     start = time.monotonic()
     line = own_failure(tmp_path / "data", {}, [], url_infos={url: None})
     assert time.monotonic() - start < 10
-    assert line.startswith(
-        f"cannot download {url} ([Errno {errno.ECONNREFUSED}] Connection refused); check "
-    )
+    assert line.startswith(f"cannot download {url} ({REFUSED}); check the network")
 
 
 def test_a_missing_file_on_the_server(tmp_path):
@@ -169,3 +169,19 @@ def test_data_sets_that_take_tensorflow_say_so(tmp_path):
         "TensorFlow, which is not installed; prepare it elsewhere as array_record and name its "
         "folder with --config.data.dir"
     )
+
+
+def test_a_data_set_without_images_is_not_downloaded(tmp_path):
+    with pytest.raises(UserError) as caught:
+        load_dataset("ag_news_subset", "train", str(tmp_path))
+    assert str(caught.value) == (
+        "TFDS data set 'ag_news_subset' has no single image among its features: "
+        "description, label, title"
+    )
+
+
+def test_a_version_that_does_not_exist(tmp_path):
+    with pytest.raises(
+        UserError, match=r"^TFDS cannot open 'cifar10:1.0.0': .*cannot be loaded at version 1.0.0"
+    ):
+        load_dataset("cifar10:1.0.0", "train", str(tmp_path))

@@ -1,0 +1,1 @@
+"""Where images come from: every source yields whole-number pixels, kept in memory."""

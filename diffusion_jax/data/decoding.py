@@ -12,7 +12,7 @@ from diffusion_jax.errors import UserError
 
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
-CHUNK = 512
+CHUNK = 256
 
 
 def centre_square(image, size: int):

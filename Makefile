@@ -1,0 +1,45 @@
+# Everything a newcomer needs: `make train` and `make test`, on any machine with Python >= 3.11.
+
+PYTHON ?= python3
+VENV ?= .venv
+RUN := runs/digits
+PY := $(VENV)/bin/python
+
+.DEFAULT_GOAL := help
+.PHONY: help train test lint types lock
+
+help:
+	@echo "make train   train the digits and sample from them (about 4 minutes on 2 CPU cores)"
+	@echo "make test    run the test suite"
+	@echo "make lint    ruff;  make types: pyright;  make lock: renew requirements.lock"
+
+train: $(VENV)/ready
+	$(PY) train.py --config=configs/digits.py --workdir=$(RUN)
+	$(PY) sample.py --workdir=$(RUN) --num=64 --steps=250 --out=$(RUN)/samples/final.png
+	@echo "pictures: $(RUN)/samples/    checkpoint: $(RUN)/checkpoints/"
+
+test: $(VENV)/ready
+	$(PY) -m pytest
+
+lint: $(VENV)/tools
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+
+types: $(VENV)/tools
+	$(VENV)/bin/pyright --pythonpath $(PY)
+
+lock: $(VENV)/tools
+	$(VENV)/bin/uv pip compile --universal --python-version 3.11 --upgrade --no-annotate \
+		--no-header requirements-test.txt -o requirements.lock
+
+# A file marks a finished installation: one that was cut off is done again.
+$(VENV)/ready: requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and \
+		"Python >= 3.11 is needed; name one: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	@touch $@
+
+$(VENV)/tools: $(VENV)/ready requirements-dev.txt
+	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@

@@ -1,0 +1,20 @@
+"""CelebA faces, centre crop, 64x64.
+
+Command: python train.py --config=configs/celeba64.py --config.data.dir=FOLDER
+FOLDER holds the aligned images as files (for example img_align_celeba/*.jpg), best below `train`
+and `test`; see "Data" in the README.
+Hardware: a TPU v3-8 or a large GPU. Time and result: not yet measured.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import image_folder
+
+
+def get_config() -> ConfigDict:
+    """Four levels down to 8x8, attention at 16x16, as in DDIM's CelebA network."""
+    config = image_folder.get_config()
+    config.name = "celeba64"
+    config.model.update({"multipliers": (1, 2, 2, 2, 4)})
+    config.train.update({"steps": 500_000})
+    return config

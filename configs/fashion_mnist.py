@@ -1,0 +1,17 @@
+"""Fashion-MNIST: clothes in the format of MNIST, with the same network.
+
+Command: python train.py --config=configs/fashion_mnist.py [--config.data.dir=FOLDER]
+Hardware, time and result: not yet measured; see configs/mnist.py.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import mnist
+
+
+def get_config() -> ConfigDict:
+    """MNIST's recipe; unlike digits, clothes may be mirrored."""
+    config = mnist.get_config()
+    config.name = config.data.name = "fashion_mnist"
+    config.data.flip = True
+    return config

@@ -1,0 +1,18 @@
+"""Your own pictures: a folder of PNG or JPEG files, cropped and resized to 64x64.
+
+Command: python train.py --config=configs/image_folder.py --config.data.dir=FOLDER
+Hardware: a GPU or TPU. Time and result depend on the pictures; not yet measured.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import default
+
+
+def get_config() -> ConfigDict:
+    """Another size: --config.data.image_size=32; greyscale: --config.data.channels=1."""
+    config = default.get_config()
+    config.name = "image_folder"
+    config.data.update({"name": "image_folder", "image_size": 64})
+    config.train.update({"batch_size": 64, "steps": 200_000})
+    return config

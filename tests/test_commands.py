@@ -1,0 +1,229 @@
+"""The command line: what a person types, and the one line that answers bad input."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+from tiny import ROOT, sample, train
+
+from diffusion_jax.config import flatten
+
+
+def run(command, **options):
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, **options)
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+    """A finished tiny run."""
+    folder = tmp_path_factory.mktemp("runs") / "tiny"
+    done = run(train(folder))
+    assert done.returncode == 0, done.stderr
+    assert "parameters:" in done.stdout.splitlines()[0]
+    assert "devices: 4 x" in done.stdout.splitlines()[0]
+    return folder
+
+
+def metrics(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def bits(folder, step):
+    """Every array of a checkpoint, read by a new process's own code path."""
+    done = run(sample(folder, "--num=4", f"--checkpoint={step}", f"--out={folder / 'x.npz'}"))
+    assert done.returncode == 0, done.stderr
+    return np.load(folder / "x.npz")["arr_0"]
+
+
+def test_a_run_leaves_what_it_promises(workdir):
+    record = json.loads((workdir / "config.json").read_text())
+    assert record["config"]["train"]["steps"] == 6
+    assert record["data"] == {"shape": [8, 8, 1], "levels": 17, "classes": 10}
+    assert record["versions"]["jax"]
+    assert "schedule.log_snr_min" in flatten(record["config"])
+    assert sorted(path.name for path in (workdir / "checkpoints").iterdir()) == ["3", "6"]
+    assert list((workdir / "tensorboard").iterdir())
+    lines = metrics(workdir)
+    assert [line["step"] for line in lines] == [1, 2, 3, 4, 5, 6]
+    wanted = {"step", "loss", "grad_norm", "learning_rate", "images_per_second"}
+    assert all(wanted <= line.keys() for line in lines)
+
+
+def test_a_finished_run_says_so(workdir):
+    done = run(train(workdir))
+    assert done.returncode == 0
+    assert "is finished: 6 steps are done" in done.stdout
+
+
+def test_another_config_on_the_same_folder_is_refused(workdir):
+    done = run(train(workdir, seed=1, model__blocks=2))
+    assert done.returncode == 2
+    assert "model.blocks (1 -> 2), seed (0 -> 1)" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_sampling_needs_the_folder_alone(workdir, tmp_path):
+    """From another place, as a grid, an archive and a folder: the same pictures."""
+    for out in ("grid.png", "images.npz", "folder"):
+        command = sample(workdir, "--num=6", "--seed=3", f"--out={tmp_path / out}")
+        done = run(command)
+        assert done.returncode == 0, done.stderr
+    images = np.load(tmp_path / "images.npz")["arr_0"]
+    assert images.shape == (6, 8, 8, 1)
+    assert images.dtype == np.uint8
+    files = sorted((tmp_path / "folder").iterdir())
+    assert [path.name for path in files] == [f"{i:06d}.png" for i in range(6)]
+    read = np.stack([np.asarray(Image.open(path)) for path in files])
+    np.testing.assert_array_equal(read, images[..., 0])
+    assert Image.open(tmp_path / "grid.png").size > (64, 64)
+
+
+def test_an_image_depends_on_seed_and_index_alone(workdir, tmp_path):
+    drawn = {}
+    for num in (4, 7):
+        run(sample(workdir, f"--num={num}", f"--out={tmp_path / 'x.npz'}"))
+        drawn[num] = np.load(tmp_path / "x.npz")["arr_0"].astype(int)
+    assert np.abs(drawn[4] - drawn[7][:4]).max() <= 1
+    one_device = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=1"}
+    run(sample(workdir, "--num=4", f"--out={tmp_path / 'x.npz'}"), env=one_device)
+    alone = np.load(tmp_path / "x.npz")["arr_0"].astype(int)
+    assert np.abs(drawn[4] - alone).max() <= 1
+
+
+def test_fewer_steps_and_the_strip(workdir, tmp_path):
+    strip = tmp_path / "strip.png"
+    done = run(
+        sample(workdir, "--num=2", "--steps=5", f"--strip={strip}", f"--out={tmp_path / 'x.png'}")
+    )
+    assert done.returncode == 0, done.stderr
+    assert "in 5 steps" in done.stdout
+    width, height = Image.open(strip).size
+    assert width > 2 * height  # five predictions in a row, two rows
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stopped_run_is_saved_and_goes_on_bit_for_bit(workdir, tmp_path, number):
+    folder = tmp_path / "stopped"
+    process = subprocess.Popen(
+        train(folder, train__steps=5000, train__save_every=0),
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout
+    for line in process.stdout:
+        if line.startswith("step 2/"):
+            process.send_signal(number)
+            break
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 128 + number
+    assert errors.splitlines()[-1].startswith(f"stopped by {number.name} after step")
+    step = max(int(path.name) for path in (folder / "checkpoints").iterdir())
+    assert f"after step {step}, saved" in errors
+    # A run that was never stopped reaches the same numbers.
+    end = step + 3
+    assert run(train(folder, train__steps=end, train__save_every=0)).returncode == 0
+    straight = tmp_path / "straight"
+    assert run(train(straight, train__steps=end, train__save_every=0)).returncode == 0
+    for ours, theirs in zip(metrics(folder), metrics(straight), strict=True):
+        assert ours["step"] == theirs["step"]
+        assert ours["loss"] == theirs["loss"]
+        assert ours["grad_norm"] == theirs["grad_norm"]
+    np.testing.assert_array_equal(bits(folder, end), bits(straight, end))
+
+
+def test_divergence_ends_with_its_own_code(tmp_path):
+    folder = tmp_path / "diverged"
+    done = run(train(folder, optimizer__learning_rate=1e30, optimizer__warmup_steps=0))
+    assert done.returncode == 3
+    assert "training diverged at step" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_without_config_the_digits_are_trained(tmp_path):
+    command = [train(tmp_path)[0], str(ROOT / "train.py"), f"--workdir={tmp_path / 'run'}"]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert process.stdout
+    assert "no --config given: training configs/digits.py" in process.stdout.readline()
+    process.kill()
+    process.communicate()
+
+
+BAD = {
+    "misspelt key": (train("W", train__stpes=3), "the nearest is 'train.steps'"),
+    "wrong type": (train("W", train__steps="x"), "expected an integer"),
+    "no config file": ([*train("W")[:2], "--config=no.py"], "no config file no.py"),
+    "unknown data set": (train("W", data__name="digitz"), "unknown data set 'digitz'; known: "),
+    "unknown schedule": (train("W", schedule__name="x"), "config.schedule.name 'x'; known: "),
+    "unknown prediction": (train("W", prediction="x"), "config.prediction 'x'; known: "),
+    "batch": (train("W", train__batch_size=6), "6 does not divide by the 4 devices"),
+    "image size": (train("W", model__multipliers="1,1,1,1,1"), "8x8 does not divide by 16"),
+    "unknown flag": ([*train("W"), "--wrkdir=3"], "unrecognized arguments: --wrkdir=3"),
+    "value missing": ([*train("W"), "--config.seed"], "--config.seed has no value"),
+    "no image folder": (
+        train("W", data__name="image_folder", data__dir="/nowhere", data__channels=0),
+        "/nowhere",
+    ),
+    "num 0": (sample("W", "--num=0"), "argument --num: must be at least 1, got 0"),
+    "no run": (sample("/nowhere"), "no run in /nowhere"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_one_line_and_exit_code_2(case, tmp_path):
+    command, message = BAD[case]
+    done = run([part.replace("--workdir=W", f"--workdir={tmp_path / 'run'}") for part in command])
+    assert done.returncode == 2, done.stderr
+    assert message in done.stderr
+    assert len(done.stderr.splitlines()) == 1, done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_sampling_without_a_checkpoint(workdir, tmp_path):
+    (tmp_path / "config.json").write_bytes((workdir / "config.json").read_bytes())
+    done = run(sample(tmp_path))
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert f"no checkpoint in {tmp_path}" in done.stderr
+    done = run(sample(workdir, "--checkpoint=5"))
+    assert "no checkpoint of step 5" in done.stderr
+    assert "there are: 3, 6" in done.stderr
+    done = run(sample(workdir, "--steps=21"))
+    assert "steps must lie in 1 .. 20, got 21" in done.stderr
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"config": {}}'])
+def test_a_damaged_config_is_named(text, tmp_path):
+    (tmp_path / "config.json").write_text(text)
+    done = run(sample(tmp_path))
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert "config.json is damaged" in done.stderr
+
+
+def test_an_unwritable_workdir_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    done = run(train(tmp_path / "file" / "run"))
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert "cannot write the workdir" in done.stderr
+
+
+def test_a_broken_image_is_named(tmp_path):
+    (tmp_path / "bad.png").write_bytes(b"not a picture")
+    command = train(
+        tmp_path / "run", data__name="image_folder", data__dir=tmp_path, data__image_size=8
+    )
+    done = run(command)
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert "bad.png" in done.stderr
+
+
+def test_time_to_say_no():
+    """Bad input is answered before anything is compiled."""
+    began = time.perf_counter()
+    run(BAD["misspelt key"][0])
+    assert time.perf_counter() - began < 15
