@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import jax
 import optax
-from ml_collections import ConfigDict
 
+from diffusion_jax.config import Config
 from diffusion_jax.core.objective import TIMESTEPS, WEIGHTS
 from diffusion_jax.core.predictions import PREDICTIONS, Denoise, Prediction, denoiser, prediction
 from diffusion_jax.core.process import VARIANCES
@@ -46,13 +46,13 @@ class Diffusion(NamedTuple):
         return denoiser(lambda x, t: self.network(params, x, t, label, None), self.meaning, clip)
 
 
-def source(config: ConfigDict, split: str):
+def source(config: Config, split: str):
     """The configured data set's split, opened but not read; see `data.sources.open_source`."""
     data = config.data
     return open_source(data.name, split, data.dir, data.image_size, data.channels)
 
 
-def schedule(config: ConfigDict, levels: int) -> Schedule:
+def schedule(config: Config, levels: int) -> Schedule:
     """The configured noise schedule for data of this number of levels.
 
     Raises:
@@ -67,7 +67,7 @@ def schedule(config: ConfigDict, levels: int) -> Schedule:
         raise UserError(f"config.schedule: {error}") from error
 
 
-def diffusion(config: ConfigDict, data: DataSpec) -> Diffusion:
+def diffusion(config: Config, data: DataSpec) -> Diffusion:
     """Schedule, prediction and network for data of this shape.
 
     Raises:
@@ -100,7 +100,7 @@ def _network(model: UNet, steps: int) -> Callable:
     return output
 
 
-def loss(config: ConfigDict, parts: Diffusion) -> Loss:
+def loss(config: Config, parts: Diffusion) -> Loss:
     """The configured training loss `(params, step, batch) -> scalar`."""
     return make_loss(
         parts.schedule,
@@ -115,7 +115,7 @@ def loss(config: ConfigDict, parts: Diffusion) -> Loss:
     )
 
 
-def learning_rate(config: ConfigDict) -> optax.Schedule:
+def learning_rate(config: Config) -> optax.Schedule:
     """The configured learning rate as a function of the step.
 
     Raises:
@@ -128,13 +128,13 @@ def learning_rate(config: ConfigDict) -> optax.Schedule:
     )
 
 
-def optimizer(config: ConfigDict, rate: optax.Schedule) -> optax.GradientTransformation:
+def optimizer(config: Config, rate: optax.Schedule) -> optax.GradientTransformation:
     """The configured optimiser."""
     part = config.optimizer
     return optimizers.optimizer(rate, part.b1, part.b2, part.eps, part.weight_decay, part.clip_norm)
 
 
-def sampler(config: ConfigDict, name: str = "ancestral") -> Sampler:
+def sampler(config: Config, name: str = "ancestral") -> Sampler:
     """A sampler of the configured variance.
 
     Raises:
@@ -145,7 +145,7 @@ def sampler(config: ConfigDict, name: str = "ancestral") -> Sampler:
     return SAMPLERS[name](config.variance)
 
 
-def _named(table: dict, key: str, config: ConfigDict):
+def _named(table: dict, key: str, config: Config):
     """The entry of `table` that the config names at `key`."""
     value = config
     for part in key.split("."):

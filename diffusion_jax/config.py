@@ -11,10 +11,12 @@ from ml_collections import ConfigDict
 
 from diffusion_jax.errors import UserError
 
+Config = Any  # a ConfigDict, whose fields no type checker can know
+
 MAY_CHANGE = ("train.steps", "data.dir", "parallel")
 
 
-def load(spec: str, overrides: list[tuple[str, str]]) -> ConfigDict:
+def load(spec: str, overrides: list[tuple[str, str]]) -> Config:
     """The configuration `FILE[:variant]` with its overrides, locked.
 
     Args:
@@ -34,7 +36,7 @@ def load(spec: str, overrides: list[tuple[str, str]]) -> ConfigDict:
     return config.lock()
 
 
-def _get_config(path: Path, variant: str) -> ConfigDict:
+def _get_config(path: Path, variant: str) -> Config:
     spec = importlib.util.spec_from_file_location(f"config_{path.stem}", path)
     if spec is None or spec.loader is None:
         raise UserError(f"config {path} is not a Python file")
@@ -52,7 +54,7 @@ def _get_config(path: Path, variant: str) -> ConfigDict:
     return config
 
 
-def _override(config: ConfigDict, key: str, text: str) -> None:
+def _override(config: Config, key: str, text: str) -> None:
     known = flatten(config.to_dict())
     if key not in known:
         near = difflib.get_close_matches(key, known, n=1, cutoff=0.0)[0]
@@ -97,12 +99,12 @@ def flatten(tree: dict, prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def to_json(config: ConfigDict) -> dict:
+def to_json(config: Config) -> dict:
     """The configuration as plain JSON values, lists for tuples."""
     return json.loads(json.dumps(config.to_dict(), allow_nan=False))
 
 
-def from_json(tree: dict) -> ConfigDict:
+def from_json(tree: dict) -> Config:
     """The configuration that `to_json` wrote, locked."""
 
     def tuples(value):

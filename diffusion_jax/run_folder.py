@@ -7,9 +7,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import NamedTuple
 
-from ml_collections import ConfigDict
-
 from diffusion_jax import config as configs
+from diffusion_jax.config import Config
 from diffusion_jax.errors import UserError
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "ml-collections", "numpy")
@@ -27,7 +26,7 @@ class Run(NamedTuple):
     """A run read back: all that sampling and evaluation need to know."""
 
     folder: Path
-    config: ConfigDict
+    config: Config
     data: DataSpec
 
     @property
@@ -36,7 +35,7 @@ class Run(NamedTuple):
         return self.folder / "checkpoints"
 
 
-def prepare(folder: Path, config: ConfigDict, data: DataSpec) -> Run:
+def prepare(folder: Path, config: Config, data: DataSpec) -> Run:
     """Make the folder of a new run, or check that an old one is a run of this configuration.
 
     Raises:

@@ -11,6 +11,7 @@ from diffusion_jax.commands.arguments import Parser, split_overrides
 from diffusion_jax.commands.terminal import Training
 from diffusion_jax.core.keys import Stream, stream_key
 from diffusion_jax.data.batches import batch_indices
+from diffusion_jax.data.dataset import Dataset
 from diffusion_jax.evaluation.generate import make_generate
 from diffusion_jax.models.network import parameter_count
 from diffusion_jax.run_folder import DataSpec
@@ -56,7 +57,7 @@ def main(arguments: list[str]) -> None:
     report = Training(settings.train.steps, int(state.step))
     tools = loop.Tools(
         parallel=parallel,
-        batch=_batches(settings, dataset),
+        batch=batches(settings, dataset),
         learning_rate=rate,
         checkpoints=checkpoints,
         metrics=MetricsWriter(workdir, int(state.step)),
@@ -107,7 +108,8 @@ def _first_line(settings, size: int, parts: build.Diffusion, params) -> str:
     )
 
 
-def _batches(settings, dataset):
+def batches(settings, dataset: Dataset):
+    """The host's side of the data: `(step) -> Batch`, a pure function of the seed and the step."""
     size, count = settings.train.batch_size, len(dataset.images)
     position = np.arange(size, dtype=np.int32)
 

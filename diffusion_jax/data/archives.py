@@ -86,8 +86,8 @@ def read_members(packed: bytes, wanted: set[str], folder: str) -> dict[str, byte
     with tarfile.open(fileobj=io.BytesIO(packed), mode="r|gz") as archive:
         for member in archive:
             name = member.name.removeprefix(folder)
-            if name in wanted and member.isfile():
-                found[name] = archive.extractfile(member).read()
+            if name in wanted and member.isfile() and (file := archive.extractfile(member)):
+                found[name] = file.read()
     if missing := sorted(wanted - found.keys()):
         raise ValueError(f"no {', '.join(missing)} in it")
     return found

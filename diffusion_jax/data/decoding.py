@@ -43,7 +43,7 @@ def decode_image(file, name: str, channels: int, image_size: int = 0) -> np.ndar
         raise UserError(f"{name}: not a readable {', '.join(FORMATS)} image; remove it") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise UserError(
-            f"{name}: more than {Image.MAX_IMAGE_PIXELS / 1e6:.0f} million pixels; remove it"
+            f"{name}: more than {(Image.MAX_IMAGE_PIXELS or 0) / 1e6:.0f} million pixels; remove it"
         ) from None
     # Pillow reports damage by whatever its decoders run into.
     except (OSError, ValueError, SyntaxError, EOFError, IndexError) as error:

@@ -17,8 +17,8 @@ def open_digits(split: str, directory: str, image_size: int, channels: int) -> S
     from sklearn.datasets import load_digits
 
     choose_split("'digits'", ("train", "test"), split)
-    digits = load_digits()
-    order = permutation(len(digits.target), SPLIT_SEED)
+    levels, labels = load_digits(return_X_y=True)
+    order = permutation(len(labels), SPLIT_SEED)
     chosen = order[:TRAIN_SIZE] if split == "train" else order[TRAIN_SIZE:]
-    images = digits.images[chosen, :, :, None].astype(np.uint8)
-    return loaded(Dataset(images, digits.target[chosen].astype(np.int32), levels=17, classes=10))
+    images = levels[chosen].reshape(-1, 8, 8, 1).astype(np.uint8)
+    return loaded(Dataset(images, labels[chosen].astype(np.int32), levels=17, classes=10))

@@ -83,7 +83,7 @@ def examples(name: str, split: Split, with_id: bool):
     for i, pixels in enumerate(split.images):
         png = io.BytesIO()
         Image.fromarray(pixels.squeeze()).save(png, "PNG")
-        example = {"image": png.getvalue()}
+        example: dict[str, bytes | int | str] = {"image": png.getvalue()}
         example |= {label: int(values[i]) for label, values in split.labels.items()}
         if with_id:
             example["id"] = f"{name}_{i:05d}"

@@ -131,7 +131,8 @@ def read_split(builder, split: str, image: str, label: str | None, shape: tuple,
 
     def fill(images, first, last):
         for i, record in enumerate(records.__getitems__(range(first, last)), first):
-            values = tf_example_pb2.Example.FromString(record).features.feature
+            example = tf_example_pb2.Example  # pyright: ignore[reportAttributeAccessIssue]
+            values = example.FromString(record).features.feature
             (encoded,) = values[image].bytes_list.value
             where = f"image {i} of {name}"
             pixels = decode_image(io.BytesIO(encoded), where, shape[2], shape[0] if resize else 0)

@@ -30,7 +30,8 @@ def apply(
     dropout_keys: jax.Array | None = None,
 ) -> jax.Array:
     """The network's output for images x [b, h, w, c] at times t [b]: [b, h, w, out_channels]."""
-    return model.apply({"params": params}, x, t, label, dropout_keys)
+    output: Any = model.apply({"params": params}, x, t, label, dropout_keys)
+    return output
 
 
 def parameter_count(params: Params) -> int:

@@ -64,7 +64,7 @@ class Checkpoints:
                 ema=ocp.args.StandardRestore(_abstract(like.ema)),
             ),
         )
-        return TrainState(**{**restored.state, "ema": restored.ema})
+        return TrainState(**{**restored["state"], "ema": restored["ema"]})
 
     def restore_ema(self, step: int | None, like: Any) -> tuple[int, Any]:
         """The averaged parameters alone, of the given step or the newest: `(step, ema)`.
@@ -80,7 +80,7 @@ class Checkpoints:
                 f"{what} in {self._folder}; " + (f"there are: {known}" if known else "train first")
             )
         args = ocp.args.Composite(ema=ocp.args.StandardRestore(_abstract(like)))
-        return found, self._manager.restore(found, args=args).ema
+        return found, self._manager.restore(found, args=args)["ema"]
 
     def close(self) -> None:
         """Wait for the last save and let go of the folder."""

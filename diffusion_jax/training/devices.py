@@ -1,6 +1,6 @@
 """How a step is spread over devices: `jit` over a mesh, or `pmap`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -20,7 +20,7 @@ class Shardings(NamedTuple):
     split: NamedSharding
 
 
-def shardings(devices: list[jax.Device]) -> Shardings:
+def shardings(devices: Sequence[Any]) -> Shardings:
     """The two shardings of a mesh of all `devices` along one axis."""
     mesh = jax.make_mesh((len(devices),), (AXIS,), (AxisType.Auto,), devices=devices)
     return Shardings(NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec(AXIS)))
@@ -41,7 +41,7 @@ class Parallel(NamedTuple):
     single: Callable[[Any], Any]
 
 
-def _jit(make_step: Callable, devices: list[jax.Device]) -> Parallel:
+def _jit(make_step: Callable, devices: Sequence[Any]) -> Parallel:
     replicated, split = shardings(devices)
     return Parallel(
         place_state=lambda tree: jax.device_put(tree, replicated),
@@ -56,7 +56,7 @@ def _jit(make_step: Callable, devices: list[jax.Device]) -> Parallel:
     )
 
 
-def _pmap(make_step: Callable, devices: list[jax.Device]) -> Parallel:
+def _pmap(make_step: Callable, devices: Sequence[Any]) -> Parallel:
     _, split = shardings(devices)
     count = len(devices)
 
@@ -78,7 +78,7 @@ MODES = {"jit": _jit, "pmap": _pmap}
 
 
 def data_parallel(
-    make_step: Callable, mode: str, devices: list[jax.Device], batch_size: int
+    make_step: Callable, mode: str, devices: Sequence[Any], batch_size: int
 ) -> Parallel:
     """Spread a step over `devices`, each with an equal share of the batch.
 

@@ -5,7 +5,7 @@ import signal
 import time
 from collections.abc import Callable
 from contextlib import contextmanager
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from diffusion_jax.errors import Diverged, Stopped
 from diffusion_jax.training.checkpoint import Checkpoints
@@ -47,7 +47,7 @@ class Tools(NamedTuple):
 
     parallel: Parallel
     batch: Callable[[int], Batch]
-    learning_rate: Callable[[int], float]
+    learning_rate: Callable[[int], Any]
     checkpoints: Checkpoints
     metrics: MetricsWriter
     sample: Callable[[TrainState], str]

@@ -5,7 +5,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 from diffusion_jax.core.keys import Stream, image_keys, image_normal, stream_key
@@ -24,9 +23,9 @@ class Batch(NamedTuple):
     index: int32 `[b]`, the images' positions in the whole batch.
     """
 
-    images: np.ndarray
-    labels: np.ndarray
-    index: np.ndarray
+    images: Any
+    labels: Any
+    index: Any
 
 
 class Metrics(NamedTuple):

@@ -1,0 +1,97 @@
+"""What share of a training step do reading and augmenting cost?
+
+python -m benchmarks.data --config configs/digits.py [--batch N] [--data_dir FOLDER] [--out X.json]
+
+Reading is the host's work (indices, gather, copy to the device), augmenting the device's
+(conversion to floats and flips); both are timed alone and set against the whole step.
+"""
+
+import argparse
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from benchmarks import record
+from diffusion_jax import build, config
+from diffusion_jax.commands.train import batches
+from diffusion_jax.core.keys import Stream, image_keys, stream_key
+from diffusion_jax.data.transforms import random_flip, to_unit_range
+from diffusion_jax.run_folder import DataSpec
+from diffusion_jax.training import devices
+from diffusion_jax.training.state import create
+from diffusion_jax.training.step import make_step
+
+
+def median_seconds(action, repeats: int) -> float:
+    """Median seconds of `action(i)`, waited for."""
+    seconds = []
+    for i in range(repeats):
+        began = time.perf_counter()
+        jax.block_until_ready(action(i))
+        seconds.append(time.perf_counter() - began)
+    return float(np.median(seconds))
+
+
+def measure(settings, repeats: int) -> dict:
+    """Seconds of reading, of augmenting and of the whole step."""
+    source = build.source(settings, "train")
+    dataset = source.load()
+    parts = build.diffusion(settings, DataSpec(source.shape, source.levels, source.classes))
+    optimizer = build.optimizer(settings, build.learning_rate(settings))
+    parallel = devices.data_parallel(
+        lambda axis_name: make_step(
+            build.loss(settings, parts), optimizer, settings.ema.decay, axis_name
+        ),
+        settings.parallel,
+        jax.devices(),
+        settings.train.batch_size,
+    )
+    batch = batches(settings, dataset)
+    placed = parallel.place_batch(batch(0))
+
+    @jax.jit
+    def augment(batch, step):
+        x = to_unit_range(batch.images, source.levels)
+        keys = image_keys(stream_key(settings.seed, Stream.FLIP, step), batch.index)
+        return random_flip(keys, x) if settings.data.flip else x
+
+    state = parallel.place_state(create(parts.init(jax.random.key(0)), optimizer))
+
+    def step(i):
+        nonlocal state
+        state, metrics = parallel.step(state, placed)
+        return metrics
+
+    step(0)
+    augment(placed, 0)
+    return {
+        "read": median_seconds(lambda i: parallel.place_batch(batch(i)), 50 * repeats),
+        "augment": median_seconds(lambda i: augment(placed, i), 50 * repeats),
+        "step": median_seconds(step, repeats),
+    }
+
+
+def main() -> None:
+    """Measure and report."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--config", default="configs/digits.py")
+    parser.add_argument("--batch", type=int)
+    parser.add_argument("--data_dir", default="")
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--out", type=Path)
+    given = parser.parse_args()
+    overrides = [("data.dir", given.data_dir)]
+    if given.batch:
+        overrides.append(("train.batch_size", str(given.batch)))
+    settings = config.load(given.config, overrides)
+    seconds = measure(settings, given.repeats)
+    share = (seconds["read"] + seconds["augment"]) / seconds["step"]
+    result = {"config": settings.name, "batch": settings.train.batch_size, "share": share}
+    record.save(given.out, {**result, "seconds": seconds})
+    print(f"data {settings.name} b{settings.train.batch_size}: {share:.2%} of a step")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,83 @@
+"""How good and how fast is the default run? Seconds, memory and test bits/dim over several seeds.
+
+python -m benchmarks.digits [--seeds 3] [--out benchmarks/results/digits.json]
+"""
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from benchmarks import record
+from diffusion_jax import build, run_folder
+from diffusion_jax.core.keys import Stream, stream_key
+from diffusion_jax.evaluation.likelihood import bits_per_dim_of
+from diffusion_jax.training.checkpoint import Checkpoints
+
+
+def train_and_sample(folder: Path, seed: int) -> dict:
+    """What `make train` runs, timed."""
+    trained = record.run(
+        [
+            sys.executable,
+            "train.py",
+            "--config=configs/digits.py",
+            f"--workdir={folder}",
+            f"--config.seed={seed}",
+        ]
+    )
+    sampled = record.run(
+        [sys.executable, "sample.py", f"--workdir={folder}", "--num=64", "--steps=250"]
+    )
+    return {
+        "seed": seed,
+        "train_seconds": trained.seconds,
+        "sample_seconds": sampled.seconds,
+        "peak_gib": max(trained.peak_gib, sampled.peak_gib),
+    }
+
+
+def evaluate(folder: Path, split: str) -> dict:
+    """Bits/dim of the averaged parameters over a whole split, all terms of the bound."""
+    run = run_folder.read(folder)
+    parts = build.diffusion(run.config, run.data)
+    shapes = jax.eval_shape(parts.init, stream_key(0, Stream.INIT))
+    _, params = Checkpoints(run.checkpoints).restore_ema(None, shapes)
+    bits = bits_per_dim_of(
+        build.source(run.config, split).load(),
+        parts.schedule,
+        run.config.variance,
+        lambda params, label: parts.denoise(params, label, run.config.sample.clip),
+        params,
+    )
+    report = {key: float(np.mean(value)) for key, value in bits._asdict().items()}
+    total = bits.total
+    stderr = float(np.std(total, ddof=1) / np.sqrt(len(total)))
+    return {"total": float(np.mean(total)), "stderr": stderr, "images": len(total), **report}
+
+
+def main() -> None:
+    """Measure and report."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--split", default="test")
+    parser.add_argument("--out", type=Path)
+    given = parser.parse_args()
+    runs = []
+    for seed in range(given.seeds):
+        with tempfile.TemporaryDirectory() as folder:
+            row = train_and_sample(Path(folder) / "run", seed)
+            row["bits_per_dim"] = evaluate(Path(folder) / "run", given.split)
+        runs.append(row)
+        print(row, flush=True)
+    totals = [row["bits_per_dim"]["total"] for row in runs]
+    record.save(given.out, {"bits_per_dim": float(np.mean(totals)), "runs": runs})
+    seconds = max(row["train_seconds"] + row["sample_seconds"] for row in runs)
+    print(f"digits: {np.mean(totals):.4f} bits/dim, mean of {len(runs)} seeds, {seconds:.0f} s")
+
+
+if __name__ == "__main__":
+    main()

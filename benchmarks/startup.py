@@ -1,0 +1,47 @@
+"""How long until the first training step is done, from the shell's point of view?
+
+python -m benchmarks.startup [--data_dir FOLDER] [--out benchmarks/results/startup.json]
+
+Each config is started twice with one new compilation cache: the first start compiles, the second
+finds everything there. CIFAR-10 runs at batch 16 and needs the prepared data set.
+"""
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+
+from benchmarks import record
+
+
+def first_step(config: str, flags: list[str], cache: str) -> float:
+    """Seconds from the start of `train.py` to the line that reports step 1."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "train.py", f"--config=configs/{config}.py"]
+        command += [f"--workdir={folder}/run", "--config.train.steps=2", *flags]
+        # Private as the real one; the run itself then decides what is worth keeping.
+        finished = record.run(command, XDG_CACHE_HOME=cache)
+    return next(seconds for seconds, line in finished.lines if line.startswith("step 1/"))
+
+
+def main() -> None:
+    """Measure and report."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data_dir", default="")
+    parser.add_argument("--out", type=Path)
+    given = parser.parse_args()
+    runs = {
+        "digits": [],
+        "cifar10": ["--config.train.batch_size=16", f"--config.data.dir={given.data_dir}"],
+    }
+    result = {}
+    for config, flags in runs.items():
+        with tempfile.TemporaryDirectory() as cache:
+            cold, warm = (first_step(config, flags, cache) for _ in range(2))
+        result[config] = {"first_start_seconds": cold, "second_start_seconds": warm}
+        print(f"startup {config}: {cold:.1f} s, again {warm:.1f} s", flush=True)
+    record.save(given.out, result)
+
+
+if __name__ == "__main__":
+    main()
