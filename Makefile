@@ -6,12 +6,12 @@ RUN := runs/digits
 PY := $(VENV)/bin/python
 
 .DEFAULT_GOAL := help
-.PHONY: help train test lint types lock
+.PHONY: help train test lint types notebook lock
 
 help:
 	@echo "make train   train the digits and sample from them (about 4 minutes on 2 CPU cores)"
 	@echo "make test    run the test suite"
-	@echo "make lint    ruff;  make types: pyright;  make lock: renew requirements.lock"
+	@echo "make lint    ruff;  make types: pyright;  make notebook: run it small;  make lock: renew the lock"
 
 train: $(VENV)/ready
 	$(PY) train.py --config=configs/digits.py --workdir=$(RUN)
@@ -27,6 +27,10 @@ lint: $(VENV)/tools
 
 types: $(VENV)/tools
 	$(VENV)/bin/pyright --pythonpath $(PY)
+
+notebook: $(VENV)/tools
+	@runs=$$(mktemp -d); SMALL=1 RUNS=$$runs $(VENV)/bin/jupyter-execute \
+		colab/quickstart.ipynb --output=$$runs/executed.ipynb; status=$$?; rm -rf $$runs; exit $$status
 
 lock: $(VENV)/tools
 	$(VENV)/bin/uv pip compile --universal --python-version 3.11 --upgrade --no-annotate \
