@@ -29,9 +29,7 @@ def train_and_sample(folder: Path, seed: int) -> dict:
             f"--config.seed={seed}",
         ]
     )
-    sampled = record.run(
-        [sys.executable, "sample.py", f"--workdir={folder}", "--num=64", "--steps=250"]
-    )
+    sampled = record.run([sys.executable, "sample.py", f"--workdir={folder}", "--num=64"])
     return {
         "seed": seed,
         "train_seconds": trained.seconds,

@@ -66,6 +66,6 @@ def get_config() -> ConfigDict:
                 "sample_every": 5000,
                 "keep": 3,
             },
-            "sample": {"num": 64, "batch_size": 64, "clip": True},
+            "sample": {"num": 64, "batch_size": 64, "steps": 0, "clip": True},
         }
     )

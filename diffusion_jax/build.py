@@ -1,28 +1,52 @@
 """Configuration to objects: the only place where a name in a config becomes code."""
 
 import inspect
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import optax
 
-from diffusion_jax.config import Config
+from diffusion_jax.config import Config, flatten
 from diffusion_jax.core.objective import TIMESTEPS, WEIGHTS
 from diffusion_jax.core.predictions import PREDICTIONS, Denoise, Prediction, denoiser, prediction
 from diffusion_jax.core.process import VARIANCES
 from diffusion_jax.core.schedules import SCHEDULES, Schedule
 from diffusion_jax.data.sources import open_source
 from diffusion_jax.errors import UserError, unknown_name
+from diffusion_jax.evaluation.generate import Generate, make_generate
 from diffusion_jax.models import network
-from diffusion_jax.models.unet import UNet, check_image_size
+from diffusion_jax.models.unet import UNet, check_image_size, check_settings
 from diffusion_jax.run_folder import DataSpec
-from diffusion_jax.samplers.base import Sampler
+from diffusion_jax.samplers import grids
 from diffusion_jax.samplers.sample import SAMPLERS
 from diffusion_jax.training import optimizer as optimizers
+from diffusion_jax.training.devices import Shardings
 from diffusion_jax.training.step import Loss, make_loss
 
 PAPER_STEPS = 1000  # the time that enters the network runs over 0 .. 999, whatever T is
+
+
+# What numbers must lie between, ends included.
+RANGES = {
+    "seed": (0, 2**31 - 1),
+    "schedule.steps": (1, 10**6),
+    "optimizer.learning_rate": (0.0, math.inf),
+    "optimizer.warmup_steps": (0, math.inf),
+    "optimizer.clip_norm": (1e-12, math.inf),
+    "ema.decay": (0.0, 1.0),
+    "train.steps": (1, 2**31 - 1),
+    "train.batch_size": (1, math.inf),
+    "train.log_every": (0, math.inf),
+    "train.save_every": (0, math.inf),
+    "train.sample_every": (0, math.inf),
+    "train.keep": (1, math.inf),
+    "sample.num": (1, math.inf),
+    "sample.batch_size": (1, math.inf),
+    "sample.steps": (0, math.inf),
+    "data.image_size": (0, math.inf),
+}
 
 
 class Diffusion(NamedTuple):
@@ -44,6 +68,19 @@ class Diffusion(NamedTuple):
     def denoise(self, params, label: jax.Array | None, clip: bool) -> Denoise:
         """The denoiser of these parameters, labels `[b]` closed over, dropout off."""
         return denoiser(lambda x, t: self.network(params, x, t, label, None), self.meaning, clip)
+
+
+def check_ranges(config: Config) -> None:
+    """Refuse numbers that nothing could be done with.
+
+    Raises:
+        UserError: a number lies outside its range.
+    """
+    values = flatten(config.to_dict())
+    for key, (low, high) in RANGES.items():
+        if not low <= values[key] <= high:
+            ends = f"at least {low}" if high == math.inf else f"between {low} and {high}"
+            raise UserError(f"config.{key} is {values[key]}; it must be {ends}")
 
 
 def source(config: Config, split: str):
@@ -87,6 +124,7 @@ def diffusion(config: Config, data: DataSpec) -> Diffusion:
     except ValueError as error:
         raise UserError(f"config.schedule '{config.schedule.name}': {error}") from error
     model = UNet(out_channels=data.shape[-1], **config.model)
+    check_settings(model)
     check_image_size(*data.shape[:2], levels=len(config.model.multipliers))
     return Diffusion(data, noising, meaning, model, _network(model, noising.steps))
 
@@ -134,15 +172,36 @@ def optimizer(config: Config, rate: optax.Schedule) -> optax.GradientTransformat
     return optimizers.optimizer(rate, part.b1, part.b2, part.eps, part.weight_decay, part.clip_norm)
 
 
-def sampler(config: Config, name: str = "ancestral") -> Sampler:
-    """A sampler of the configured variance.
+def generator(
+    config: Config, parts: Diffusion, layout: Shardings, batch_size: int, steps: int
+) -> Generate:
+    """Ancestral sampling of this run: `generate(params, seed, num, progress)`.
+
+    Args:
+        batch_size: images at once.
+        steps: of the sampler.
 
     Raises:
-        UserError: the name is unknown.
+        UserError: the schedule has fewer steps.
     """
-    if name not in SAMPLERS:
-        raise unknown_name("sampler", name, SAMPLERS)
-    return SAMPLERS[name](config.variance)
+    try:
+        moves = grids.uniform(parts.schedule, steps)
+    except ValueError as error:
+        raise UserError(f"sampling: {error}") from error
+    return make_generate(
+        SAMPLERS["ancestral"](config.variance),
+        lambda params, label: parts.denoise(params, label, config.sample.clip),
+        moves,
+        parts.data.shape,
+        config.model.classes,
+        layout,
+        batch_size,
+    )
+
+
+def sampling_steps(config: Config) -> int:
+    """How many steps a sampler takes unless told otherwise."""
+    return config.sample.steps or config.schedule.steps
 
 
 def _named(table: dict, key: str, config: Config):

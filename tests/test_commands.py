@@ -170,6 +170,9 @@ BAD = {
         train("W", data__name="image_folder", data__dir="/nowhere", data__channels=0),
         "/nowhere",
     ),
+    "batch of nothing": (train("W", train__batch_size=0), "it must be at least 1"),
+    "negative seed": (train("W", seed=-1), "config.seed is -1; it must be between 0 and"),
+    "odd channels": (train("W", model__channels=7), "model.channels"),
     "num 0": (sample("W", "--num=0"), "argument --num: must be at least 1, got 0"),
     "no run": (sample("/nowhere"), "no run in /nowhere"),
 }
@@ -194,7 +197,7 @@ def test_sampling_without_a_checkpoint(workdir, tmp_path):
     assert "no checkpoint of step 5" in done.stderr
     assert "there are: 3, 6" in done.stderr
     done = run(sample(workdir, "--steps=21"))
-    assert "steps must lie in 1 .. 20, got 21" in done.stderr
+    assert "sampling: steps must lie in 1 .. 20, got 21" in done.stderr
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"config": {}}'])

@@ -121,8 +121,3 @@ def test_build_refuses_what_does_not_fit(key, value, message):
         message = "config.schedule: betas must be"
     with pytest.raises(UserError, match=message):
         build.diffusion(loaded, data)
-
-
-def test_a_sampler_of_unknown_name_lists_the_known():
-    with pytest.raises(UserError, match="unknown sampler 'magic'; known: ancestral"):
-        build.sampler(config.load(DIGITS, []), "magic")

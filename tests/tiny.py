@@ -29,6 +29,7 @@ OVERRIDES = {
     "train.save_every": "3",
     "train.sample_every": "0",
     "sample.num": "4",
+    "sample.steps": "0",
     "optimizer.warmup_steps": "2",
     "optimizer.decay": "constant",
 }

@@ -46,6 +46,14 @@ def positive(text: str) -> int:
     return value
 
 
+def seed(text: str) -> int:
+    """An integer that a random key can be made of."""
+    value = int(text)
+    if not 0 <= value < 2**31:
+        raise argparse.ArgumentTypeError(f"must lie between 0 and {2**31 - 1}, got {value}")
+    return value
+
+
 def run(command: Callable[[list[str]], None]) -> None:
     """Run a command and leave the program: errors for a person are one line on stderr."""
     try:
@@ -56,4 +64,7 @@ def run(command: Callable[[list[str]], None]) -> None:
     except BrokenPipeError:
         # The reader of our output left; there is nobody to tell.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except OSError as error:
+        print(f"error: {error}", file=sys.stderr)
         sys.exit(1)

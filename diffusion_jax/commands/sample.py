@@ -7,12 +7,10 @@ import numpy as np
 
 from diffusion_jax import build, run_folder
 from diffusion_jax.commands import cache
-from diffusion_jax.commands.arguments import Parser, positive
+from diffusion_jax.commands.arguments import Parser, positive, seed
 from diffusion_jax.commands.terminal import Sampling
 from diffusion_jax.core.keys import Stream, stream_key
 from diffusion_jax.errors import UserError
-from diffusion_jax.evaluation.generate import Generated, make_generate
-from diffusion_jax.samplers import grids
 from diffusion_jax.training import devices
 from diffusion_jax.training.checkpoint import Checkpoints
 from diffusion_jax.visual.images import grid, save_png, to_uint8
@@ -26,42 +24,33 @@ def main(arguments: list[str]) -> None:
     cache.enable()
     run = run_folder.read(given.workdir)
     parts = build.diffusion(run.config, run.data)
-    steps = given.steps or parts.schedule.steps
-    try:
-        moves = grids.uniform(parts.schedule, steps)
-    except ValueError as error:
-        raise UserError(f"--steps: {error}") from error
+    steps = given.steps or build.sampling_steps(run.config)
     layout = devices.shardings(jax.devices())
+    batch_size = min(given.num, run.config.sample.batch_size)
+    generate = build.generator(run.config, parts, layout, batch_size, steps)
     step, params = _parameters(run, parts, given.checkpoint, layout)
     out = given.out or run.folder / "samples" / f"sample_step{step}_seed{given.seed}.png"
     write = _writer(out)
     print(f"checkpoint {step} of {run.folder}: {given.num} images in {steps} steps", flush=True)
-    generate = make_generate(
-        build.sampler(run.config),
-        lambda params, label: parts.denoise(params, label, run.config.sample.clip),
-        moves,
-        run.data.shape,
-        run.data.classes if run.config.model.classes else 0,
-        layout,
-        min(given.num, run.config.sample.batch_size),
-    )
     progress = Sampling(given.num)
+    images = []
     try:
-        batches = list(generate(params, given.seed, given.num, progress))
+        for batch in generate(params, given.seed, given.num, progress):
+            if given.strip and not images:
+                _write_strip(given.strip, batch.chain[:, :STRIP_ROWS])
+            images.append(to_uint8(batch.images))
     finally:
         progress.close()
-    write(to_uint8(np.concatenate([batch.images for batch in batches])))
-    print(f"wrote {out}")
-    if given.strip:
-        _write_strip(given.strip, batches[0])
+    write(np.concatenate(images))
+    print(f"wrote {' and '.join(str(path) for path in (out, given.strip) if path)}")
 
 
 def _parse(arguments: list[str]):
     parser = Parser(prog="sample.py", description="Draw images from a trained run.")
     parser.add_argument("--workdir", type=Path, required=True, help="the run's folder")
     parser.add_argument("--num", type=positive, default=64, help="how many images")
-    parser.add_argument("--seed", type=int, default=0, help="image i is a function of seed and i")
-    parser.add_argument("--steps", type=positive, help="sampling steps; default: all")
+    parser.add_argument("--seed", type=seed, default=0, help="image i is a function of seed and i")
+    parser.add_argument("--steps", type=positive, help="sampling steps; default: the config's")
     parser.add_argument("--checkpoint", type=int, metavar="STEP", help="default: the newest")
     parser.add_argument(
         "--out", type=Path, help="x.png (a grid), x.npz (uint8 NHWC, arr_0) or a folder of PNGs"
@@ -108,10 +97,9 @@ def _write_folder(out: Path, images: np.ndarray) -> None:
         save_png(out / f"{i:06d}.png", image)
 
 
-def _write_strip(out: Path, batch: Generated) -> None:
+def _write_strip(out: Path, chain: np.ndarray) -> None:
     """One row an image, its predicted clean image from left (noise) to right (done)."""
-    rows = np.moveaxis(batch.chain, 0, 1)[:STRIP_ROWS]
+    rows = np.moveaxis(chain, 0, 1)
     count, columns = rows.shape[:2]
     images = to_uint8(rows.reshape(count * columns, *rows.shape[2:]))
     save_png(out, grid(images, columns))
-    print(f"wrote {out}")

@@ -12,10 +12,8 @@ from diffusion_jax.commands.terminal import Training
 from diffusion_jax.core.keys import Stream, stream_key
 from diffusion_jax.data.batches import batch_indices
 from diffusion_jax.data.dataset import Dataset
-from diffusion_jax.evaluation.generate import make_generate
 from diffusion_jax.models.network import parameter_count
 from diffusion_jax.run_folder import DataSpec
-from diffusion_jax.samplers import grids
 from diffusion_jax.training import devices, loop
 from diffusion_jax.training.checkpoint import Checkpoints
 from diffusion_jax.training.metrics import MetricsWriter
@@ -29,6 +27,7 @@ DEFAULT = "configs/digits.py"
 def main(arguments: list[str]) -> None:
     """Train, or go on training, the run that the arguments describe."""
     settings, workdir = _parse(arguments)
+    build.check_ranges(settings)
     cache.enable()
     source = build.source(settings, "train")
     parts = build.diffusion(settings, DataSpec(source.shape, source.levels, source.classes))
@@ -122,18 +121,11 @@ def batches(settings, dataset: Dataset):
 
 def _sampler(settings, parts: build.Diffusion, run: run_folder.Run):
     """Draw a grid from the averaged parameters: `(state) -> path`, compiled at its first call."""
-    generate = make_generate(
-        build.sampler(settings),
-        lambda params, label: parts.denoise(params, label, settings.sample.clip),
-        grids.uniform(parts.schedule, parts.schedule.steps),
-        parts.data.shape,
-        parts.data.classes if settings.model.classes else 0,
-        devices.shardings(jax.devices()),
-        settings.sample.num,
-    )
+    num, layout = settings.sample.num, devices.shardings(jax.devices())
+    generate = build.generator(settings, parts, layout, num, build.sampling_steps(settings))
 
     def sample(state) -> str:
-        (drawn,) = generate(state.ema, settings.seed, settings.sample.num, lambda done: None)
+        (drawn,) = generate(state.ema, settings.seed, num, lambda done: None)
         path = run.folder / "samples" / f"step_{int(state.step):07d}.png"
         save_png(path, grid(to_uint8(drawn.images)))
         return str(path)
