@@ -20,8 +20,6 @@ from diffusion_jax.core.keys import Stream, image_keys, stream_key
 from diffusion_jax.data.transforms import random_flip, to_unit_range
 from diffusion_jax.run_folder import DataSpec
 from diffusion_jax.training import devices
-from diffusion_jax.training.state import create
-from diffusion_jax.training.step import make_step
 
 
 def median_seconds(action, repeats: int) -> float:
@@ -39,14 +37,9 @@ def measure(settings, repeats: int) -> dict:
     source = build.source(settings, "train")
     dataset = source.load()
     parts = build.diffusion(settings, DataSpec(source.shape, source.levels, source.classes))
-    optimizer = build.optimizer(settings, build.learning_rate(settings))
+    training = build.training(settings, parts)
     parallel = devices.data_parallel(
-        lambda axis_name: make_step(
-            build.loss(settings, parts), optimizer, settings.ema.decay, axis_name
-        ),
-        settings.parallel,
-        jax.devices(),
-        settings.train.batch_size,
+        training.make_step, settings.parallel, jax.devices(), settings.train.batch_size
     )
     batch = batches(settings, dataset)
     placed = parallel.place_batch(batch(0))
@@ -57,7 +50,7 @@ def measure(settings, repeats: int) -> dict:
         keys = image_keys(stream_key(settings.seed, Stream.FLIP, step), batch.index)
         return random_flip(keys, x) if settings.data.flip else x
 
-    state = parallel.place_state(create(parts.init(jax.random.key(0)), optimizer))
+    state = parallel.place_state(training.init(jax.random.key(0)))
 
     def step(i):
         nonlocal state

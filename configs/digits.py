@@ -9,7 +9,7 @@ from configs import default
 
 
 def get_config() -> ConfigDict:
-    """The embedded default."""
+    """A U-Net of 0.7M parameters; settings chosen on a fifth of the training split."""
     config = default.get_config()
     config.name = "digits"
     config.data.update({"name": "digits", "channels": 1, "flip": False})
@@ -18,11 +18,21 @@ def get_config() -> ConfigDict:
         {
             "channels": 32,
             "multipliers": (1, 2),
-            "blocks": 2,
+            "blocks": 1,
             "attention_resolutions": (4,),
+            "dropout": 0.0,
         }
     )
     config.optimizer.update({"learning_rate": 2e-3, "warmup_steps": 100, "decay": "cosine"})
-    config.ema.decay = 0.995
-    config.train.update({"steps": 2000, "log_every": 100, "save_every": 1000, "sample_every": 1000})
+    config.ema.decay = 0.99
+    config.train.update(
+        {
+            "steps": 4000,
+            "batch_size": 32,
+            "log_every": 200,
+            "save_every": 2000,
+            "sample_every": 2000,
+        }
+    )
+    config.sample.steps = 250
     return config

@@ -3,6 +3,7 @@
 import inspect
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -23,7 +24,8 @@ from diffusion_jax.samplers import grids
 from diffusion_jax.samplers.sample import SAMPLERS
 from diffusion_jax.training import optimizer as optimizers
 from diffusion_jax.training.devices import Shardings
-from diffusion_jax.training.step import Loss, make_loss
+from diffusion_jax.training.state import TrainState, create
+from diffusion_jax.training.step import Loss, Step, make_loss, make_step
 
 PAPER_STEPS = 1000  # the time that enters the network runs over 0 .. 999, whatever T is
 
@@ -153,23 +155,38 @@ def loss(config: Config, parts: Diffusion) -> Loss:
     )
 
 
-def learning_rate(config: Config) -> optax.Schedule:
-    """The configured learning rate as a function of the step.
+class Training(NamedTuple):
+    """What a run trains with.
+
+    init: `(key) -> state`, a fresh one.
+    rate: the learning rate as a function of the step.
+    make_step: `(axis_name) -> step`, as `training.devices.data_parallel` takes it.
+    """
+
+    init: Callable[[jax.Array], TrainState]
+    rate: optax.Schedule
+    make_step: Callable[[str | None], Step]
+
+
+def training(config: Config, parts: Diffusion) -> Training:
+    """Loss, optimiser and average of the configuration.
 
     Raises:
-        UserError: the decay is unknown.
+        UserError: a name is unknown.
     """
     part = config.optimizer
     decay = _named(optimizers.DECAYS, "optimizer.decay", config)
-    return optimizers.learning_rate(
+    rate = optimizers.learning_rate(
         part.learning_rate, part.warmup_steps, decay, config.train.steps
     )
-
-
-def optimizer(config: Config, rate: optax.Schedule) -> optax.GradientTransformation:
-    """The configured optimiser."""
-    part = config.optimizer
-    return optimizers.optimizer(rate, part.b1, part.b2, part.eps, part.weight_decay, part.clip_norm)
+    optimizer = optimizers.optimizer(
+        rate, part.b1, part.b2, part.eps, part.weight_decay, part.clip_norm
+    )
+    return Training(
+        init=lambda key: create(parts.init(key), optimizer),
+        rate=rate,
+        make_step=partial(make_step, loss(config, parts), optimizer, config.ema.decay),
+    )
 
 
 def generator(

@@ -50,7 +50,7 @@ def tiny():
 
 
 def run(tiny, mode, devices_used, steps=3):
-    parallel = devices.data_parallel(tiny.make_step, mode, devices_used, 8)
+    parallel = devices.data_parallel(tiny.training.make_step, mode, devices_used, 8)
     state, losses = parallel.place_state(tiny.state()), []
     for step in range(steps):
         state, metrics = parallel.step(state, parallel.place_batch(tiny.batch(step)))
@@ -76,7 +76,7 @@ def test_training_on_four_devices_is_training_on_one(tiny, alone, mode):
 
 @needs_devices
 def test_gradients_are_not_multiplied_by_the_number_of_devices(tiny, alone):
-    parallel = devices.data_parallel(tiny.make_step, "pmap", DEVICES, 8)
+    parallel = devices.data_parallel(tiny.training.make_step, "pmap", DEVICES, 8)
     state = parallel.place_state(tiny.state())
     _, metrics = parallel.step(state, parallel.place_batch(tiny.batch(0)))
     grads = jax.grad(tiny.loss)(tiny.state().params, 0, tiny.batch(0))
@@ -87,9 +87,9 @@ def test_gradients_are_not_multiplied_by_the_number_of_devices(tiny, alone):
 @needs_devices
 def test_a_batch_that_does_not_divide_is_refused(tiny):
     with pytest.raises(UserError, match="6 does not divide by the 4 devices; nearest: 4 or 8"):
-        devices.data_parallel(tiny.make_step, "jit", DEVICES, 6)
+        devices.data_parallel(tiny.training.make_step, "jit", DEVICES, 6)
 
 
 def test_an_unknown_mode_lists_the_known(tiny):
     with pytest.raises(UserError, match=r"config.parallel.*'tpu'; known: jit, pmap"):
-        devices.data_parallel(tiny.make_step, "tpu", DEVICES[:1], 8)
+        devices.data_parallel(tiny.training.make_step, "tpu", DEVICES[:1], 8)

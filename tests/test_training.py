@@ -24,7 +24,7 @@ def tiny():
 
 @pytest.fixture(scope="module")
 def step(tiny):
-    return jax.jit(tiny.make_step())
+    return jax.jit(tiny.training.make_step())
 
 
 def advance(tiny, step, state, first, last):
@@ -93,10 +93,7 @@ def test_a_missing_checkpoint_is_named(tiny, tmp_path):
 
 def test_state_is_not_aliased(tiny):
     """An average that shares memory with the parameters would be donated twice."""
-    parts = tiny.parts.init(stream_key(0, Stream.INIT))
-    from diffusion_jax.training.state import create
-
-    state = create(parts, tiny.optimizer)
+    state = tiny.training.init(stream_key(0, Stream.INIT))
     donated = jax.jit(lambda s: jax.tree.map(lambda a: a + 1, s), donate_argnums=0)(state)
     assert int(donated.step) == 1
 

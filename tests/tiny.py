@@ -10,8 +10,7 @@ from diffusion_jax import build, config
 from diffusion_jax.core.keys import Stream, stream_key
 from diffusion_jax.data.batches import batch_indices
 from diffusion_jax.run_folder import DataSpec
-from diffusion_jax.training.state import create
-from diffusion_jax.training.step import Batch, make_step
+from diffusion_jax.training.step import Batch
 
 ROOT = Path(__file__).parent.parent
 DIGITS = ROOT / "configs" / "digits.py"
@@ -68,16 +67,12 @@ class Tiny:
             self.config, DataSpec(source.shape, source.levels, source.classes)
         )
         self.loss = build.loss(self.config, self.parts)
-        self.optimizer = build.optimizer(self.config, build.learning_rate(self.config))
+        self.training = build.training(self.config, self.parts)
 
     def state(self):
         """Fresh, on the host, so that no test can use up another's buffers."""
-        params = self.parts.init(stream_key(self.config.seed, Stream.INIT))
-        return jax.tree.map(np.asarray, create(params, self.optimizer))
-
-    def make_step(self, axis_name=None):
-        """See `training.step.make_step`."""
-        return make_step(self.loss, self.optimizer, self.config.ema.decay, axis_name)
+        key = stream_key(self.config.seed, Stream.INIT)
+        return jax.tree.map(np.asarray, self.training.init(key))
 
     def batch(self, step):
         """The whole batch of a step."""

@@ -61,6 +61,9 @@ def run(command: Callable[[list[str]], None]) -> None:
     except (UserError, Diverged, Stopped) as error:
         print(f"error: {error}" if not isinstance(error, Stopped) else error, file=sys.stderr)
         sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("interrupted; what was saved before is intact", file=sys.stderr)
+        sys.exit(130)
     except BrokenPipeError:
         # The reader of our output left; there is nobody to tell.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,5 +1,6 @@
 """`train.py`: from a configuration to a run's folder."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import jax
@@ -17,11 +18,10 @@ from diffusion_jax.run_folder import DataSpec
 from diffusion_jax.training import devices, loop
 from diffusion_jax.training.checkpoint import Checkpoints
 from diffusion_jax.training.metrics import MetricsWriter
-from diffusion_jax.training.state import create
-from diffusion_jax.training.step import Batch, make_step
+from diffusion_jax.training.step import Batch
 from diffusion_jax.visual.images import grid, save_png, to_uint8
 
-DEFAULT = "configs/digits.py"
+DEFAULT = Path(__file__).parents[2] / "configs" / "digits.py"
 
 
 def main(arguments: list[str]) -> None:
@@ -31,20 +31,16 @@ def main(arguments: list[str]) -> None:
     cache.enable()
     source = build.source(settings, "train")
     parts = build.diffusion(settings, DataSpec(source.shape, source.levels, source.classes))
-    rate = build.learning_rate(settings)
-    optimizer = build.optimizer(settings, rate)
+    training = build.training(settings, parts)
     parallel = devices.data_parallel(
-        lambda axis_name: make_step(
-            build.loss(settings, parts), optimizer, settings.ema.decay, axis_name
-        ),
-        settings.parallel,
-        jax.devices(),
-        settings.train.batch_size,
+        training.make_step, settings.parallel, jax.devices(), settings.train.batch_size
     )
-    dataset = source.load()
+    with ThreadPoolExecutor() as background:
+        reading = background.submit(source.load)
+        state = training.init(stream_key(settings.seed, Stream.INIT))
+        dataset = reading.result()
     run = run_folder.prepare(workdir, settings, parts.data)
     checkpoints = Checkpoints(run.checkpoints, keep=settings.train.keep)
-    state = create(parts.init(stream_key(settings.seed, Stream.INIT)), optimizer)
     done = checkpoints.latest()
     print(_first_line(settings, source.size, parts, state.params), flush=True)
     if done is not None:
@@ -57,7 +53,7 @@ def main(arguments: list[str]) -> None:
     tools = loop.Tools(
         parallel=parallel,
         batch=batches(settings, dataset),
-        learning_rate=rate,
+        learning_rate=training.rate,
         checkpoints=checkpoints,
         metrics=MetricsWriter(workdir, int(state.step)),
         sample=_sampler(settings, parts, run),
@@ -78,13 +74,15 @@ def _parse(arguments: list[str]):
     parser = Parser(
         prog="train.py", description="Train a diffusion model, or go on where it stopped."
     )
-    parser.add_argument("--config", metavar="FILE[:VARIANT]", help=f"default: {DEFAULT}")
+    parser.add_argument(
+        "--config", metavar="FILE[:VARIANT]", help=f"default: configs/{DEFAULT.name}"
+    )
     parser.add_argument("--workdir", type=Path, help="the run's folder; default: runs/NAME")
     parser.epilog = "Any key of the config: --config.key=value, e.g. --config.train.steps=100"
     given = parser.parse_args(rest)
     if given.config is None:
-        print(f"no --config given: training {DEFAULT}", flush=True)
-    settings = config.load(given.config or DEFAULT, overrides)
+        print(f"no --config given: training configs/{DEFAULT.name}", flush=True)
+    settings = config.load(given.config or str(DEFAULT), overrides)
     return settings, given.workdir or Path("runs") / settings.name
 
 
