@@ -18,7 +18,6 @@ from diffusion_jax import build, config
 from diffusion_jax.commands.train import batches
 from diffusion_jax.core.keys import Stream, image_keys, stream_key
 from diffusion_jax.data.transforms import random_flip, to_unit_range
-from diffusion_jax.run_folder import DataSpec
 from diffusion_jax.training import devices
 
 
@@ -34,9 +33,9 @@ def median_seconds(action, repeats: int) -> float:
 
 def measure(settings, repeats: int) -> dict:
     """Seconds of reading, of augmenting and of the whole step."""
-    source = build.source(settings, "train")
+    source = build.source(settings)
     dataset = source.load()
-    parts = build.diffusion(settings, DataSpec(source.shape, source.levels, source.classes))
+    parts = build.diffusion(settings, source.spec)
     training = build.training(settings, parts)
     parallel = devices.data_parallel(
         training.make_step, settings.parallel, jax.devices(), settings.train.batch_size
@@ -57,8 +56,7 @@ def measure(settings, repeats: int) -> dict:
         state, metrics = parallel.step(state, placed)
         return metrics
 
-    step(0)
-    augment(placed, 0)
+    jax.block_until_ready((step(0), augment(placed, 0)))
     return {
         "read": median_seconds(lambda i: parallel.place_batch(batch(i)), 50 * repeats),
         "augment": median_seconds(lambda i: augment(placed, i), 50 * repeats),

@@ -12,7 +12,7 @@ from configs import image_folder
 
 
 def get_config() -> ConfigDict:
-    """Four levels down to 8x8, attention at 16x16, as in DDIM's CelebA network."""
+    """Five levels down to 4x4, with attention at 16x16."""
     config = image_folder.get_config()
     config.name = "celeba64"
     config.model.update({"multipliers": (1, 2, 2, 2, 4)})

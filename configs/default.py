@@ -17,6 +17,7 @@ def get_config() -> ConfigDict:
             "data": {
                 "name": "cifar10",
                 "dir": "",
+                "split": "train",
                 "image_size": 0,
                 "channels": 3,
                 "flip": True,
@@ -68,4 +69,4 @@ def get_config() -> ConfigDict:
             },
             "sample": {"num": 64, "batch_size": 64, "steps": 0, "clip": True},
         }
-    )
+    ).lock()

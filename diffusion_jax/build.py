@@ -14,12 +14,12 @@ from diffusion_jax.core.objective import TIMESTEPS, WEIGHTS
 from diffusion_jax.core.predictions import PREDICTIONS, Denoise, Prediction, denoiser, prediction
 from diffusion_jax.core.process import VARIANCES
 from diffusion_jax.core.schedules import SCHEDULES, Schedule
+from diffusion_jax.data.dataset import DataSpec, Source
 from diffusion_jax.data.sources import open_source
 from diffusion_jax.errors import UserError, unknown_name
 from diffusion_jax.evaluation.generate import Generate, make_generate
 from diffusion_jax.models import network
 from diffusion_jax.models.unet import UNet, check_image_size, check_settings
-from diffusion_jax.run_folder import DataSpec
 from diffusion_jax.samplers import grids
 from diffusion_jax.samplers.sample import SAMPLERS
 from diffusion_jax.training import optimizer as optimizers
@@ -27,7 +27,7 @@ from diffusion_jax.training.devices import Shardings
 from diffusion_jax.training.state import TrainState, create
 from diffusion_jax.training.step import Loss, Step, make_loss, make_step
 
-PAPER_STEPS = 1000  # the time that enters the network runs over 0 .. 999, whatever T is
+PAPER_STEPS = 1000  # the network is told t * 1000 / T: 0 .. 999 for the paper's T = 1000
 
 
 # What numbers must lie between, ends included.
@@ -36,7 +36,11 @@ RANGES = {
     "schedule.steps": (1, 10**6),
     "optimizer.learning_rate": (0.0, math.inf),
     "optimizer.warmup_steps": (0, math.inf),
-    "optimizer.clip_norm": (1e-12, math.inf),
+    "optimizer.b1": (0.0, 0.999999),
+    "optimizer.b2": (0.0, 0.9999999),
+    "optimizer.eps": (0.0, math.inf),
+    "optimizer.weight_decay": (0.0, math.inf),
+    "optimizer.clip_norm": (0.0, math.inf),
     "ema.decay": (0.0, 1.0),
     "train.steps": (1, 2**31 - 1),
     "train.batch_size": (1, math.inf),
@@ -85,10 +89,10 @@ def check_ranges(config: Config) -> None:
             raise UserError(f"config.{key} is {values[key]}; it must be {ends}")
 
 
-def source(config: Config, split: str):
-    """The configured data set's split, opened but not read; see `data.sources.open_source`."""
+def source(config: Config, split: str | None = None) -> Source:
+    """A split of the configured data set, by default the one to train on; perhaps not yet read."""
     data = config.data
-    return open_source(data.name, split, data.dir, data.image_size, data.channels)
+    return open_source(data.name, split or data.split, data.dir, data.image_size, data.channels)
 
 
 def schedule(config: Config, levels: int) -> Schedule:
@@ -192,7 +196,7 @@ def training(config: Config, parts: Diffusion) -> Training:
 def generator(
     config: Config, parts: Diffusion, layout: Shardings, batch_size: int, steps: int
 ) -> Generate:
-    """Ancestral sampling of this run: `generate(params, seed, num, progress)`.
+    """Ancestral sampling of this run: `generate(state, seed, num, progress)`.
 
     Args:
         batch_size: images at once.
@@ -216,9 +220,10 @@ def generator(
     )
 
 
-def sampling_steps(config: Config) -> int:
-    """How many steps a sampler takes unless told otherwise."""
-    return config.sample.steps or config.schedule.steps
+def sampling_steps(config: Config, parts: Diffusion) -> int:
+    """How many steps a sampler takes unless told otherwise: never more than T."""
+    most = parts.schedule.steps
+    return min(config.sample.steps or most, most)
 
 
 def _named(table: dict, key: str, config: Config):

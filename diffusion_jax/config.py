@@ -4,6 +4,8 @@ import ast
 import difflib
 import importlib.util
 import json
+import math
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from diffusion_jax.errors import UserError
 
 Config = Any  # a ConfigDict, whose fields no type checker can know
 
+DEFAULT = Path(__file__).parents[1] / "configs" / "default.py"
 MAY_CHANGE = ("train.steps", "data.dir", "parallel")
 
 
@@ -31,6 +34,7 @@ def load(spec: str, overrides: list[tuple[str, str]]) -> Config:
     if not path.is_file():
         raise UserError(f"no config file {path}; see the files in configs/")
     config = _get_config(path, variant)
+    _check_keys(config, path)
     for key, text in overrides:
         _override(config, key, text)
     return config.lock()
@@ -54,11 +58,26 @@ def _get_config(path: Path, variant: str) -> Config:
     return config
 
 
+def _check_keys(config: Config, path: Path) -> None:
+    """Refuse a tree with other keys than the default's, where the default's file is at hand."""
+    if not DEFAULT.is_file():
+        return
+    known = flatten(_get_config(DEFAULT, "").to_dict())
+    own = flatten(config.to_dict())
+    for key in own.keys() - known.keys():
+        raise UserError(f"config {path} has an unknown key '{key}'; nearest: '{_near(key, known)}'")
+    for key in known.keys() - own.keys():
+        raise UserError(f"config {path} lacks the key '{key}'; start from configs/default.py")
+
+
+def _near(key: str, known: Iterable[str]) -> str:
+    return difflib.get_close_matches(key, known, n=1, cutoff=0.0)[0]
+
+
 def _override(config: Config, key: str, text: str) -> None:
     known = flatten(config.to_dict())
     if key not in known:
-        near = difflib.get_close_matches(key, known, n=1, cutoff=0.0)[0]
-        raise UserError(f"no config key '{key}'; the nearest is '{near}'")
+        raise UserError(f"no config key '{key}'; the nearest is '{_near(key, known)}'")
     *groups, leaf = key.split(".")
     group = config
     for name in groups:
@@ -73,6 +92,8 @@ def _override(config: Config, key: str, text: str) -> None:
 def _parse(text: str, kind: type, default: Any) -> Any:
     if kind is bool:
         return ("false", "true").index(text.lower()) == 1
+    if kind is float and not math.isfinite(float(text)):
+        raise ValueError(text)
     if kind is not tuple:
         return kind(text)
     values = ast.literal_eval(text)
@@ -84,7 +105,7 @@ def _parse(text: str, kind: type, default: Any) -> Any:
 
 
 def _describe(kind: type) -> str:
-    names = {int: "an integer", float: "a number", bool: "true or false", str: "text"}
+    names = {int: "an integer", float: "a finite number", bool: "true or false", str: "text"}
     return names.get(kind, "numbers like 1,2,2")
 
 

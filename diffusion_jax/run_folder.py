@@ -9,17 +9,10 @@ from typing import NamedTuple
 
 from diffusion_jax import config as configs
 from diffusion_jax.config import Config
+from diffusion_jax.data.dataset import DataSpec
 from diffusion_jax.errors import UserError
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "ml-collections", "numpy")
-
-
-class DataSpec(NamedTuple):
-    """What the network was built for: image shape `(h, w, c)`, levels, number of classes."""
-
-    shape: tuple[int, int, int]
-    levels: int
-    classes: int
 
 
 class Run(NamedTuple):
@@ -35,25 +28,50 @@ class Run(NamedTuple):
         return self.folder / "checkpoints"
 
 
-def prepare(folder: Path, config: Config, data: DataSpec) -> Run:
-    """Make the folder of a new run, or check that an old one is a run of this configuration.
+def check(folder: Path, config: Config, data: DataSpec) -> None:
+    """Look, before anything expensive, whether this configuration can train in `folder`.
 
     Raises:
-        UserError: the folder holds a run of another configuration, or cannot be written.
+        UserError: the folder holds a run of another configuration or of other data, or cannot be
+            written.
+    """
+    place = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
+    if not place.is_dir() or not os.access(place, os.W_OK):
+        raise UserError(f"cannot write the workdir {folder}: {place} is not a writable folder")
+    path = folder / "config.json"
+    if not path.exists():
+        return
+    record = _read(path)
+    changed = configs.differences(record["config"], configs.to_json(config))
+    old = _spec(record)
+    changed += [
+        f"the data's {name} ({before} -> {after})"
+        for name, before, after in zip(DataSpec._fields, old, data, strict=True)
+        if before != after
+    ]
+    if changed:
+        raise UserError(
+            f"{folder} holds a run of another config: {', '.join(changed)}; "
+            "choose another --workdir"
+        )
+
+
+def begin(folder: Path, config: Config, data: DataSpec, step: int) -> Run:
+    """Write what the run is, and add this session, which starts after `step` updates, to its list.
+
+    Raises:
+        UserError: the folder cannot be written.
     """
     path = folder / "config.json"
-    if path.exists():
-        changed = configs.differences(_read(path)["config"], configs.to_json(config))
-        if changed:
-            raise UserError(
-                f"{folder} holds a run of another config: {', '.join(changed)}; "
-                "choose another --workdir"
-            )
+    session = {
+        "from_step": step,
+        "versions": {name: _version(name) for name in PACKAGES},
+        "git_revision": _git_revision(),
+    }
     record = {
         "config": configs.to_json(config),
         "data": data._asdict(),
-        "versions": {name: _version(name) for name in PACKAGES},
-        "git_revision": _git_revision(),
+        "sessions": [*(_read(path)["sessions"] if path.exists() else []), session],
     }
     try:
         (folder / "samples").mkdir(parents=True, exist_ok=True)
@@ -77,18 +95,19 @@ def read(folder: Path) -> Run:
             f"no run in {folder}: config.json is missing; train with --workdir={folder}"
         )
     record = _read(path)
+    return Run(folder, configs.from_json(record["config"]), _spec(record))
+
+
+def _spec(record: dict) -> DataSpec:
     data = record["data"]
-    return Run(
-        folder,
-        configs.from_json(record["config"]),
-        DataSpec(tuple(data["shape"]), data["levels"], data["classes"]),
-    )
+    return DataSpec(tuple(data["shape"]), data["levels"], data["classes"])
 
 
 def _read(path: Path) -> dict:
     try:
         record = json.loads(path.read_text())
-        if {"config", "data"} <= record.keys() and set(DataSpec._fields) <= record["data"].keys():
+        whole = {"config", "data", "sessions"} <= record.keys()
+        if whole and set(DataSpec._fields) <= record["data"].keys():
             return record
         reason = "keys are missing"
     except (OSError, ValueError, AttributeError) as error:

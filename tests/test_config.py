@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from diffusion_jax import build, config
+from diffusion_jax.data.dataset import DataSpec
 from diffusion_jax.errors import UserError
-from diffusion_jax.run_folder import DataSpec
 
 CONFIGS = sorted(Path(__file__).parent.parent.glob("configs/[a-z]*.py"))
 DIGITS = str(Path(__file__).parent.parent / "configs" / "digits.py")
@@ -56,7 +56,8 @@ def test_overrides_keep_their_type():
         ("train", "1", r"no config key 'train'"),
         ("train.steps", "many", r"--config.train.steps=many: expected an integer"),
         ("train.steps", "1.5", r"expected an integer"),
-        ("optimizer.learning_rate", "fast", r"expected a number"),
+        ("optimizer.learning_rate", "fast", r"expected a finite number"),
+        ("optimizer.learning_rate", "inf", r"expected a finite number"),
         ("data.flip", "maybe", r"expected true or false"),
         ("model.multipliers", "1,x", r"expected numbers like 1,2,2"),
         ("model.multipliers", "1.5,2", r"expected numbers like 1,2,2"),
@@ -82,6 +83,21 @@ def test_a_missing_or_broken_file_is_one_line(tmp_path):
         config.load(DIGITS + ":nonsense", [])
 
 
+def test_a_file_with_other_keys_is_refused(tmp_path):
+    own = tmp_path / "own.py"
+    start = "from configs import default\ndef get_config():\n    config = default.get_config()\n"
+    own.write_text(start + "    config.train.stepz = 5\n    return config\n")
+    with pytest.raises(UserError, match=r"own.py failed: AttributeError: .*stepz") as caught:
+        config.load(str(own), [])
+    assert "\n" not in str(caught.value)
+    own.write_text(start + "    config.unlock()\n    config.trian = 5\n    return config\n")
+    with pytest.raises(UserError, match="unknown key 'trian'"):
+        config.load(str(own), [])
+    own.write_text(start + "    config.unlock()\n    del config.seed\n    return config\n")
+    with pytest.raises(UserError, match="lacks the key 'seed'"):
+        config.load(str(own), [])
+
+
 def test_what_may_change_between_resumes():
     old = config.to_json(config.load(DIGITS, []))
     harmless = [
@@ -99,6 +115,14 @@ def test_what_may_change_between_resumes():
     ]
 
 
+def test_sampling_takes_no_more_steps_than_there_are():
+    data = DataSpec((8, 8, 1), 17, 10)
+    short = [("schedule.name", "betas"), ("schedule.betas", "0.1,0.2,0.3")]
+    for overrides, steps in (([], 250), ([("schedule.steps", "20")], 20), (short, 3)):
+        loaded = config.load(DIGITS, overrides)
+        assert build.sampling_steps(loaded, build.diffusion(loaded, data)) == steps
+
+
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
@@ -108,6 +132,8 @@ def test_what_may_change_between_resumes():
         ("weight", "none", r"known: bound"),
         ("timesteps", "none", r"known: stratified, uniform"),
         ("model.multipliers", "1,2,2,2,2", r"image size 8x8 does not divide by 16"),
+        ("model.multipliers", "0,1", r"model.multipliers is \(0, 1\)"),
+        ("model.blocks", "-1", r"model.blocks is -1"),
         ("model.classes", "3", r"config.model.classes is 3, the data has 10"),
         ("schedule.betas", "0.5,2", None),
     ],

@@ -24,10 +24,11 @@ def meaning(request):
 
 def test_round_trip_within_the_digits_that_d_leaves(meaning):
     y = meaning.target(X0, EPS, T)
-    bound = 1e-6 / np.abs(meaning.d)[:, None, None, None] + 4e-6
-    noise = SCHEDULE.noise[:, None, None, None]
-    assert np.all(np.abs(meaning.to_x0(y, XT, T) - X0) < bound / SCHEDULE.signal.min())
-    assert np.all(np.abs(meaning.to_eps(y, XT, T) - EPS) < bound / np.minimum(noise, 1.0))
+    # Targets are as large as a and b, and rounded accordingly.
+    size = np.maximum(1.0, np.maximum(np.abs(meaning.a), np.abs(meaning.b)))
+    bound = (1e-6 * size / np.abs(meaning.d))[:, None, None, None]
+    assert np.all(np.abs(meaning.to_x0(y, XT, T) - X0) < bound)
+    assert np.all(np.abs(meaning.to_eps(y, XT, T) - EPS) < bound)
 
 
 @pytest.mark.parametrize("other", PREDICTIONS)

@@ -9,7 +9,6 @@ import numpy as np
 from diffusion_jax import build, config
 from diffusion_jax.core.keys import Stream, stream_key
 from diffusion_jax.data.batches import batch_indices
-from diffusion_jax.run_folder import DataSpec
 from diffusion_jax.training.step import Batch
 
 ROOT = Path(__file__).parent.parent
@@ -63,9 +62,7 @@ class Tiny:
         self.config = settings(**changes)
         source = build.source(self.config, "train")
         self.dataset = source.load()
-        self.parts = build.diffusion(
-            self.config, DataSpec(source.shape, source.levels, source.classes)
-        )
+        self.parts = build.diffusion(self.config, source.spec)
         self.loss = build.loss(self.config, self.parts)
         self.training = build.training(self.config, self.parts)
 

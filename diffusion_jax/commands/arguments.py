@@ -5,6 +5,8 @@ import os
 import sys
 from collections.abc import Callable
 
+from absl import logging
+
 from diffusion_jax.errors import Diverged, Stopped, UserError
 
 PREFIX = "--config."
@@ -56,6 +58,7 @@ def seed(text: str) -> int:
 
 def run(command: Callable[[list[str]], None]) -> None:
     """Run a command and leave the program: errors for a person are one line on stderr."""
+    logging.set_verbosity(logging.ERROR)
     try:
         command(sys.argv[1:])
     except (UserError, Diverged, Stopped) as error:
@@ -63,7 +66,7 @@ def run(command: Callable[[list[str]], None]) -> None:
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         print("interrupted; what was saved before is intact", file=sys.stderr)
-        sys.exit(130)
+        sys.exit(1)
     except BrokenPipeError:
         # The reader of our output left; there is nobody to tell.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

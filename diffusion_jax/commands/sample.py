@@ -13,6 +13,7 @@ from diffusion_jax.core.keys import Stream, stream_key
 from diffusion_jax.errors import UserError
 from diffusion_jax.training import devices
 from diffusion_jax.training.checkpoint import Checkpoints
+from diffusion_jax.training.state import TrainState
 from diffusion_jax.visual.images import grid, save_png, to_uint8
 
 STRIP_ROWS = 8
@@ -24,24 +25,28 @@ def main(arguments: list[str]) -> None:
     cache.enable()
     run = run_folder.read(given.workdir)
     parts = build.diffusion(run.config, run.data)
-    steps = given.steps or build.sampling_steps(run.config)
+    steps = given.steps or build.sampling_steps(run.config, parts)
     layout = devices.shardings(jax.devices())
     batch_size = min(given.num, run.config.sample.batch_size)
     generate = build.generator(run.config, parts, layout, batch_size, steps)
-    step, params = _parameters(run, parts, given.checkpoint, layout)
-    out = given.out or run.folder / "samples" / f"sample_step{step}_seed{given.seed}.png"
-    write = _writer(out)
-    print(f"checkpoint {step} of {run.folder}: {given.num} images in {steps} steps", flush=True)
+    state = _restore(run, parts, given.checkpoint, layout)
+    default = run.folder / "samples" / f"sample_step{state.step}_seed{given.seed}.png"
+    write, out = _writer(given.out or str(default), given.num)
+    if given.strip:
+        _check_file(given.strip)
+    print(
+        f"checkpoint {state.step} of {run.folder}: {given.num} images in {steps} steps", flush=True
+    )
     progress = Sampling(given.num)
     images = []
     try:
-        for batch in generate(params, given.seed, given.num, progress):
+        for batch in generate(state, given.seed, given.num, progress):
             if given.strip and not images:
                 _write_strip(given.strip, batch.chain[:, :STRIP_ROWS])
             images.append(to_uint8(batch.images))
     finally:
         progress.close()
-    write(np.concatenate(images))
+    write(out, np.concatenate(images))
     print(f"wrote {' and '.join(str(path) for path in (out, given.strip) if path)}")
 
 
@@ -53,13 +58,13 @@ def _parse(arguments: list[str]):
     parser.add_argument("--steps", type=positive, help="sampling steps; default: the config's")
     parser.add_argument("--checkpoint", type=int, metavar="STEP", help="default: the newest")
     parser.add_argument(
-        "--out", type=Path, help="x.png (a grid), x.npz (uint8 NHWC, arr_0) or a folder of PNGs"
+        "--out", help="x.png (a grid), x.npz (uint8 NHWC, arr_0) or a folder of PNGs"
     )
     parser.add_argument("--strip", type=Path, help="also write a PNG of x0 predictions on the way")
     return parser.parse_args(arguments)
 
 
-def _parameters(run: run_folder.Run, parts: build.Diffusion, step: int | None, layout):
+def _restore(run: run_folder.Run, parts: build.Diffusion, step: int | None, layout) -> TrainState:
     shapes = jax.eval_shape(parts.init, stream_key(run.config.seed, Stream.INIT))
     like = jax.tree.map(
         lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=layout.replicated), shapes
@@ -69,16 +74,34 @@ def _parameters(run: run_folder.Run, parts: build.Diffusion, step: int | None, l
     return Checkpoints(run.checkpoints).restore_ema(step, like)
 
 
-def _writer(out: Path):
-    """How to write uint8 images to `out`, checked before anything is computed."""
-    if out.suffix not in (".png", ".npz", ""):
+def _writer(out: str, num: int):
+    """How to write uint8 images to `out`: `(write, path)`, tried before anything is computed."""
+    path = Path(out)
+    if path.suffix in (".png", ".npz") and not path.is_dir() and not out.endswith("/"):
+        _check_file(path)
+        return (_write_grid if path.suffix == ".png" else _write_npz), path
+    if path.suffix in (".jpg", ".jpeg", ".gif", ".npy"):
         raise UserError(f"--out {out}: expected a name ending in .png or .npz, or a folder")
+    _check_file(path / _name(0))
+    others = {found.name for found in path.glob("*.png")} - {_name(i) for i in range(num)}
+    if others:
+        raise UserError(f"--out {out}: holds other pictures ({min(others)}); name an empty folder")
+    return _write_folder, path
+
+
+def _check_file(path: Path) -> None:
+    """Make the folder of a file that is to be written, and see that it can be."""
+    part = path.with_name(path.name + ".part")
     try:
-        (out.parent if out.suffix else out).mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.touch()
+        part.unlink()
     except OSError as error:
-        raise UserError(f"--out {out}: cannot be written: {error.strerror}") from error
-    writers = {".png": _write_grid, ".npz": _write_npz, "": _write_folder}
-    return lambda images: writers[out.suffix](out, images)
+        raise UserError(f"cannot write {path}: {error.strerror}") from error
+
+
+def _name(i: int) -> str:
+    return f"{i:06d}.png"
 
 
 def _write_grid(out: Path, images: np.ndarray) -> None:
@@ -94,7 +117,7 @@ def _write_npz(out: Path, images: np.ndarray) -> None:
 
 def _write_folder(out: Path, images: np.ndarray) -> None:
     for i, image in enumerate(images):
-        save_png(out / f"{i:06d}.png", image)
+        save_png(out / _name(i), image)
 
 
 def _write_strip(out: Path, chain: np.ndarray) -> None:

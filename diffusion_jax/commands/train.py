@@ -1,6 +1,7 @@
 """`train.py`: from a configuration to a run's folder."""
 
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import jax
@@ -14,14 +15,13 @@ from diffusion_jax.core.keys import Stream, stream_key
 from diffusion_jax.data.batches import batch_indices
 from diffusion_jax.data.dataset import Dataset
 from diffusion_jax.models.network import parameter_count
-from diffusion_jax.run_folder import DataSpec
 from diffusion_jax.training import devices, loop
 from diffusion_jax.training.checkpoint import Checkpoints
 from diffusion_jax.training.metrics import MetricsWriter
 from diffusion_jax.training.step import Batch
 from diffusion_jax.visual.images import grid, save_png, to_uint8
 
-DEFAULT = Path(__file__).parents[2] / "configs" / "digits.py"
+DEFAULT = config.DEFAULT.with_name("digits.py")
 
 
 def main(arguments: list[str]) -> None:
@@ -29,42 +29,43 @@ def main(arguments: list[str]) -> None:
     settings, workdir = _parse(arguments)
     build.check_ranges(settings)
     cache.enable()
-    source = build.source(settings, "train")
-    parts = build.diffusion(settings, DataSpec(source.shape, source.levels, source.classes))
+    source = build.source(settings)
+    parts = build.diffusion(settings, source.spec)
     training = build.training(settings, parts)
     parallel = devices.data_parallel(
         training.make_step, settings.parallel, jax.devices(), settings.train.batch_size
     )
+    run_folder.check(workdir, settings, source.spec)
     with ThreadPoolExecutor() as background:
         reading = background.submit(source.load)
         state = training.init(stream_key(settings.seed, Stream.INIT))
         dataset = reading.result()
-    run = run_folder.prepare(workdir, settings, parts.data)
-    checkpoints = Checkpoints(run.checkpoints, keep=settings.train.keep)
-    done = checkpoints.latest()
     print(_first_line(settings, source.size, parts, state.params), flush=True)
-    if done is not None:
-        if done >= settings.train.steps:
+    with ExitStack() as stack:
+        checkpoints = Checkpoints(workdir / "checkpoints", keep=settings.train.keep)
+        stack.callback(checkpoints.close)
+        done = checkpoints.latest()
+        if done is not None and done >= settings.train.steps:
             print(f"{workdir} is finished: {done} steps are done; nothing to do")
             return
-        state = checkpoints.restore(done, state)
-        print(f"resuming {workdir} after step {done}", flush=True)
-    report = Training(settings.train.steps, int(state.step))
-    tools = loop.Tools(
-        parallel=parallel,
-        batch=batches(settings, dataset),
-        learning_rate=training.rate,
-        checkpoints=checkpoints,
-        metrics=MetricsWriter(workdir, int(state.step)),
-        sample=_sampler(settings, parts, run),
-        report=report,
-    )
-    try:
+        if done is not None:
+            state = checkpoints.restore(done, state)
+            print(f"resuming {workdir} after step {done}", flush=True)
+        run = run_folder.begin(workdir, settings, source.spec, int(state.step))
+        metrics = MetricsWriter(workdir, int(state.step))
+        stack.callback(metrics.close)
+        report = Training(settings.train.steps, int(state.step))
+        stack.callback(report.close)
+        tools = loop.Tools(
+            parallel=parallel,
+            batch=batches(settings, dataset),
+            learning_rate=training.rate,
+            checkpoints=checkpoints,
+            metrics=metrics,
+            sample=_sampler(settings, parts, run),
+            report=report,
+        )
         loop.train(state, _plan(settings), tools)
-    finally:
-        report.close()
-        tools.metrics.close()
-        checkpoints.close()
     print(f"done: checkpoint {run.checkpoints / str(settings.train.steps)}; next:")
     print(f"  python sample.py --workdir={workdir}")
 
@@ -117,13 +118,25 @@ def batches(settings, dataset: Dataset):
     return batch
 
 
-def _sampler(settings, parts: build.Diffusion, run: run_folder.Run):
-    """Draw a grid from the averaged parameters: `(state) -> path`, compiled at its first call."""
-    num, layout = settings.sample.num, devices.shardings(jax.devices())
-    generate = build.generator(settings, parts, layout, num, build.sampling_steps(settings))
+class _Cut(Exception):
+    """A grid was given up, because the run is to stop."""
 
-    def sample(state) -> str:
-        (drawn,) = generate(state.ema, settings.seed, num, lambda done: None)
+
+def _sampler(settings, parts: build.Diffusion, run: run_folder.Run):
+    """Draw a grid: `(state, stopping) -> path or None`, compiled at its first call."""
+    num, layout = settings.sample.num, devices.shardings(jax.devices())
+    steps = build.sampling_steps(settings, parts)
+    generate = build.generator(settings, parts, layout, num, steps)
+
+    def sample(state, stopping) -> str | None:
+        def progress(done: float) -> None:
+            if stopping():
+                raise _Cut
+
+        try:
+            (drawn,) = generate(state, settings.seed, num, progress)
+        except _Cut:
+            return None
         path = run.folder / "samples" / f"step_{int(state.step):07d}.png"
         save_png(path, grid(to_uint8(drawn.images)))
         return str(path)

@@ -18,7 +18,7 @@ def at(table: np.ndarray, t: jax.Array, x: jax.Array) -> jax.Array:
         t: int32, any shape that leads the shape of `x`.
         x: the images that the result will meet.
     """
-    return expand(jnp.asarray(table, x.dtype)[t], x)
+    return expand(jnp.asarray(table, jnp.result_type(x, jnp.float32))[t], x)
 
 
 def sum_event(x: jax.Array, t: jax.Array) -> jax.Array:

@@ -12,6 +12,7 @@ import numpy as np
 
 from diffusion_jax.core import gaussian
 from diffusion_jax.core.arrays import at, sum_event
+from diffusion_jax.core.keys import fold, image_normal
 from diffusion_jax.core.predictions import Denoise
 from diffusion_jax.core.process import VARIANCES, q_marginal, q_sample
 from diffusion_jax.core.schedules import Schedule, single_steps
@@ -99,8 +100,7 @@ def bound_nats(
     """
 
     def term(_, t):
-        step_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, t)
-        eps = jax.vmap(lambda key: jax.random.normal(key, x0.shape[1:]))(step_keys)
+        eps = image_normal(fold(keys, t), x0.shape[1:])
         at_t = jnp.full(x0.shape[:1], t)
         return None, term_nats(schedule, variance, denoise, levels, x0, at_t, eps)
 

@@ -3,6 +3,7 @@
 from enum import IntEnum
 
 import jax
+from jax.typing import ArrayLike
 
 
 class Stream(IntEnum):
@@ -20,6 +21,11 @@ class Stream(IntEnum):
 def stream_key(seed: int, stream: Stream, step: int | jax.Array = 0) -> jax.Array:
     """The key of one stream at one step, a pure function of its arguments."""
     return jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), stream), step)
+
+
+def fold(keys: jax.Array, n: ArrayLike) -> jax.Array:
+    """Fold one number into every key `[b]`: each image's key for its n-th purpose."""
+    return jax.vmap(jax.random.fold_in, (0, None))(keys, n)
 
 
 def image_keys(key: jax.Array, index: jax.Array) -> jax.Array:

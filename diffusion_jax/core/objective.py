@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffusion_jax.core.arrays import at, mean_event
+from diffusion_jax.core.keys import image_keys
 from diffusion_jax.core.predictions import Prediction
 from diffusion_jax.core.process import q_sample
 from diffusion_jax.core.schedules import Schedule
@@ -89,8 +90,8 @@ def uniform_t(key: jax.Array, index: jax.Array, batch: int, steps: int) -> jax.A
     Returns:
         int32 `[b]`, 0-based.
     """
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, index)
-    return jax.vmap(lambda k: jax.random.randint(k, (), 0, steps))(keys)
+    draw = jax.vmap(lambda each: jax.random.randint(each, (), 0, steps))
+    return draw(image_keys(key, index))
 
 
 def stratified_t(key: jax.Array, index: jax.Array, batch: int, steps: int) -> jax.Array:

@@ -1,7 +1,7 @@
 """Noise schedules: how much signal and noise each step holds, made in float64 NumPy.
 
-To add one: write a function that returns a `Schedule` and add its line to `SCHEDULES`. Its
-arguments are read from the keys of the same name under `config.schedule`.
+To add one: write a function that returns a `Schedule` and add its line to `SCHEDULES`. Arguments
+with a key of the same name under `config.schedule` are read from there; `levels` is the data's.
 """
 
 import math
@@ -99,6 +99,8 @@ def from_betas(betas) -> Schedule:
 
 def linear(steps: int, beta_start: float = 1e-4, beta_end: float = 0.02) -> Schedule:
     """Betas that grow linearly from `beta_start` to `beta_end` (Ho et al. 2020, section 4)."""
+    if beta_start > beta_end:
+        raise ValueError(f"beta_start {beta_start:g} must not exceed beta_end {beta_end:g}")
     return from_betas(np.linspace(beta_start, beta_end, steps))
 
 

@@ -1,6 +1,7 @@
 """Images in NumPy files."""
 
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import numpy as np
 from diffusion_jax.data.dataset import Dataset, Source, choose_split, loaded
 from diffusion_jax.errors import UserError
 
+DAMAGE = (zipfile.BadZipFile, zlib.error)
 EXPECTED = "expected uint8 images [n, h, w, c] or [n, h, w]"
 
 
@@ -23,7 +25,7 @@ def open_arrays(split: str, directory: str, image_size: int, channels: int) -> S
     file = find_file(Path(directory).expanduser(), split)
     try:
         images, labels = read(file)
-    except (OSError, ValueError, EOFError, MemoryError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, EOFError, MemoryError, *DAMAGE) as error:
         raise UserError(f"{file}: not readable as NumPy arrays ({error}); {EXPECTED}") from error
     if images.dtype != np.uint8 or images.ndim not in (3, 4):
         raise UserError(f"{file}: images are {images.dtype} {list(images.shape)}; {EXPECTED}")

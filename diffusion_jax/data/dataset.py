@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -37,6 +38,14 @@ class Dataset:
             )
 
 
+class DataSpec(NamedTuple):
+    """What a network is built for: image shape `(h, w, c)`, levels, number of classes."""
+
+    shape: tuple[int, int, int]
+    levels: int
+    classes: int
+
+
 @dataclass(frozen=True)
 class Source:
     """A split that is found but not yet decoded.
@@ -50,6 +59,11 @@ class Source:
     classes: int
     size: int
     load: Callable[[], Dataset]
+
+    @property
+    def spec(self) -> DataSpec:
+        """What a network for these images is built for."""
+        return DataSpec(self.shape, self.levels, self.classes)
 
 
 def loaded(dataset: Dataset) -> Source:

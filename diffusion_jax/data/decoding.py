@@ -2,7 +2,9 @@
 
 import contextlib
 import os
+import struct
 import warnings
+import zlib
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -13,6 +15,7 @@ from diffusion_jax.errors import UserError
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
 CHUNK = 256
+DAMAGE = (zlib.error, struct.error)
 
 
 def centre_square(image, size: int):
@@ -46,7 +49,7 @@ def decode_image(file, name: str, channels: int, image_size: int = 0) -> np.ndar
             f"{name}: more than {(Image.MAX_IMAGE_PIXELS or 0) / 1e6:.0f} million pixels; remove it"
         ) from None
     # Pillow reports damage by whatever its decoders run into.
-    except (OSError, ValueError, SyntaxError, EOFError, IndexError) as error:
+    except (OSError, ValueError, SyntaxError, EOFError, IndexError, *DAMAGE) as error:
         raise UserError(f"{name}: broken image ({error}); remove it") from error
     return array.reshape(*array.shape[:2], channels)
 

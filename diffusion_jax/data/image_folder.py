@@ -74,7 +74,7 @@ def image_files(folder: Path) -> list[Path]:
     """The paths of all images under `folder`, sorted part by part; hidden files are left out."""
     files = [
         Path(place) / name
-        for place, _, names in os.walk(folder)
+        for place, _, names in os.walk(folder, followlinks=True)
         for name in names
         if name.lower().endswith(EXTENSIONS) and not name.startswith(".")
     ]

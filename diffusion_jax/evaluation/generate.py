@@ -11,8 +11,9 @@ from diffusion_jax.core.keys import Stream, image_keys, stream_key
 from diffusion_jax.core.predictions import Denoise
 from diffusion_jax.core.schedules import Moves
 from diffusion_jax.samplers.base import Sampler
-from diffusion_jax.samplers.sample import float32, scan_moves, start
+from diffusion_jax.samplers.sample import rounded, scan_moves, start
 from diffusion_jax.training.devices import Shardings
+from diffusion_jax.training.state import TrainState
 
 CHUNKS = 10
 
@@ -24,7 +25,7 @@ class Generated(NamedTuple):
     chain: np.ndarray
 
 
-Generate = Callable[[Any, int, int, Callable[[float], None]], Iterator[Generated]]
+Generate = Callable[[TrainState, int, int, Callable[[float], None]], Iterator[Generated]]
 
 
 def make_generate(
@@ -36,11 +37,11 @@ def make_generate(
     layout: Shardings,
     batch_size: int,
 ) -> Generate:
-    """Prepare `generate(params, seed, num, progress)`, compiled once for every call.
+    """Prepare `generate(state, seed, num, progress)`, compiled once for every call.
 
-    It yields images 0 .. num-1 batch by batch; image i depends on the seed and on i alone. A
-    smaller last batch is filled up, so that every batch has one shape. `progress` hears how many
-    images are done, in fractions.
+    It draws from the averaged parameters and yields images 0 .. num-1 batch by batch; image i
+    depends on the seed and on i alone. A smaller last batch is filled up, so that every batch has
+    one shape. `progress` hears how many images are done, in fractions.
 
     Args:
         denoise: `(params, label) -> denoiser`.
@@ -49,7 +50,7 @@ def make_generate(
         layout: where parameters and images live.
         batch_size: at least this many images at once, rounded up to a multiple of the devices.
     """
-    pieces = _pieces(float32(sampler.rows(moves)))
+    pieces = _pieces(sampler.rows(moves))
     devices = len(layout.split.device_set)
     batch_size = -(-batch_size // devices) * devices
     replicated, split = layout
@@ -74,8 +75,8 @@ def make_generate(
             report(done / len(pieces))
         return np.asarray(state.x), np.stack(chain)
 
-    def generate(params, seed: int, num: int, progress: Callable[[float], None]):
-        params = jax.device_put(params, replicated)
+    def generate(state: TrainState, seed: int, num: int, progress: Callable[[float], None]):
+        params = jax.device_put(state.ema, replicated)
         for first in range(0, num, batch_size):
             share = min(batch_size, num - first)
 
@@ -90,6 +91,7 @@ def make_generate(
 
 def _pieces(rows: Any) -> list[Any]:
     """Cut a table into up to `CHUNKS` equal pieces, as equal as its length allows."""
+    rows = rounded(rows)
     length = len(jax.tree.leaves(rows)[0])
     count = max(n for n in range(1, CHUNKS + 1) if length % n == 0)
     return [

@@ -154,6 +154,13 @@ def check_settings(model: UNet) -> None:
         raise unknown_name("dtype", model.dtype, DTYPES)
     if channels < 4 or channels % 2:
         raise UserError(f"model.channels is {channels}; it must be even and at least 4")
+    if not model.multipliers or min(model.multipliers) < 1:
+        raise UserError(f"model.multipliers is {model.multipliers}; it takes integers above zero")
+    if model.blocks < 1 or model.classes < 0:
+        raise UserError(
+            f"model.blocks is {model.blocks}, model.classes {model.classes}; "
+            "they must be at least 1 and 0"
+        )
     if heads < 1 or channels % heads:
         raise UserError(f"model.heads is {heads}; it must divide model.channels, {channels}")
     if not 0 <= dropout < 1:

@@ -2,11 +2,10 @@
 
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffusion_jax.core.keys import image_normal
+from diffusion_jax.core.keys import fold, image_normal
 from diffusion_jax.core.process import VARIANCES
 from diffusion_jax.core.schedules import Moves
 from diffusion_jax.samplers.base import Sampler, Stepped
@@ -37,8 +36,7 @@ def ancestral(variance: str) -> Sampler:
 
     def step(denoise, keys, x, row: Row, carry) -> Stepped:
         x0 = denoise(x, jnp.full(x.shape[:1], row.t)).x0
-        noise_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, row.index + 1)
-        eps = image_normal(noise_keys, x.shape[1:])
+        eps = image_normal(fold(keys, row.index + 1), x.shape[1:])
         return Stepped(row.x0_weight * x0 + row.xt_weight * x + row.std * eps, x0, carry)
 
     return Sampler(rows, lambda x: (), step)

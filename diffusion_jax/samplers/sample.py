@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffusion_jax.core.keys import image_normal
+from diffusion_jax.core.keys import fold, image_normal
 from diffusion_jax.core.predictions import Denoise
 from diffusion_jax.samplers.ancestral import ancestral
 from diffusion_jax.samplers.base import Sampler, Stepped
@@ -19,8 +19,7 @@ SAMPLERS = {"ancestral": ancestral}
 
 def start(sampler: Sampler, keys: jax.Array, shape: tuple[int, ...]) -> Stepped:
     """x_T ~ N(0, I), one key per image `[b]`; `shape` is that of one image `[h, w, c]`."""
-    first = jax.vmap(jax.random.fold_in, (0, None))(keys, 0)
-    x = image_normal(first, shape)
+    x = image_normal(fold(keys, 0), shape)
     return Stepped(x, jnp.zeros_like(x), sampler.init(x))
 
 
@@ -32,7 +31,7 @@ def scan_moves(
     def move(state: Stepped, row):
         return sampler.step(denoise, keys, state.x, row, state.carry), None
 
-    return jax.lax.scan(move, state, float32(rows))[0]
+    return jax.lax.scan(move, state, rounded(rows))[0]
 
 
 def sample(sampler: Sampler, denoise: Denoise, keys: jax.Array, shape: tuple[int, ...], moves):
@@ -49,7 +48,7 @@ def sample(sampler: Sampler, denoise: Denoise, keys: jax.Array, shape: tuple[int
     return scan_moves(sampler, denoise, keys, start(sampler, keys, shape), rows).x
 
 
-def float32(rows: Any) -> Any:
+def rounded(rows: Any) -> Any:
     """Round float64 tables to the precision that is computed in; integers stay as they are."""
     default = jnp.zeros(()).dtype
     return jax.tree.map(lambda a: a.astype(default) if a.dtype == np.float64 else a, rows)

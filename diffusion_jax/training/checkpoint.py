@@ -1,16 +1,15 @@
 """Checkpoints on disk: the only file that knows Orbax."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
-from absl import logging
 
 from diffusion_jax.errors import UserError
 from diffusion_jax.training.state import TrainState
-
-logging.set_verbosity(logging.ERROR)
 
 # The average is an item of its own, so that sampling reads nothing else.
 ITEMS = ("state", "ema")
@@ -21,6 +20,8 @@ class Checkpoints:
 
     def __init__(self, folder: Path, keep: int | None = None):
         self._folder = folder
+        if keep is not None:
+            self._set_incomplete_aside()
         options = ocp.CheckpointManagerOptions(
             max_to_keep=keep, create=keep is not None, step_prefix=None
         )
@@ -31,13 +32,15 @@ class Checkpoints:
         """Start to save; first wait for the save before it, and return the step of that one."""
         finished = self.wait()
         step = int(state.step)
-        self._manager.save(
+        accepted = self._manager.save(
             step,
             args=ocp.args.Composite(
                 state=ocp.args.StandardSave(state._replace(ema=None)._asdict()),
                 ema=ocp.args.StandardSave(state.ema),
             ),
         )
+        if not accepted:
+            raise RuntimeError(f"{self._folder} did not take the checkpoint of step {step}")
         self._pending = step
         return finished
 
@@ -55,6 +58,14 @@ class Checkpoints:
     def _complete(self, step: int) -> bool:
         return all((self._folder / str(step) / item / "_METADATA").exists() for item in ITEMS)
 
+    def _set_incomplete_aside(self) -> None:
+        """Rename half-made step folders: Orbax would count them and then refuse earlier steps."""
+        for path in self._folder.glob("[0-9]*"):
+            if path.name.isdigit() and not self._complete(int(path.name)):
+                aside = path.with_name(f"incomplete-{path.name}")
+                shutil.rmtree(aside, ignore_errors=True)
+                path.rename(aside)
+
     def restore(self, step: int, like: TrainState) -> TrainState:
         """The state saved at `step`, on the devices and in the shapes of `like`."""
         restored = self._manager.restore(
@@ -66,8 +77,8 @@ class Checkpoints:
         )
         return TrainState(**{**restored["state"], "ema": restored["ema"]})
 
-    def restore_ema(self, step: int | None, like: Any) -> tuple[int, Any]:
-        """The averaged parameters alone, of the given step or the newest: `(step, ema)`.
+    def restore_ema(self, step: int | None, like: Any) -> TrainState:
+        """A state that holds the averaged parameters alone, of the given step or the newest.
 
         Raises:
             UserError: there is no such checkpoint.
@@ -80,7 +91,8 @@ class Checkpoints:
                 f"{what} in {self._folder}; " + (f"there are: {known}" if known else "train first")
             )
         args = ocp.args.Composite(ema=ocp.args.StandardRestore(_abstract(like)))
-        return found, self._manager.restore(found, args=args)["ema"]
+        ema = self._manager.restore(found, args=args)["ema"]
+        return TrainState(np.int32(found), None, ema, None)
 
     def close(self) -> None:
         """Wait for the last save and let go of the folder."""

@@ -42,7 +42,8 @@ class Tools(NamedTuple):
 
     batch: the whole batch of a step, on the host; a pure function of the step.
     learning_rate: of a step.
-    sample: draws and writes a grid from the averaged parameters, returns where it is.
+    sample: draws and writes a grid, returns where it is; None if its second argument, asked on the
+        way, said to stop.
     """
 
     parallel: Parallel
@@ -50,7 +51,7 @@ class Tools(NamedTuple):
     learning_rate: Callable[[int], Any]
     checkpoints: Checkpoints
     metrics: MetricsWriter
-    sample: Callable[[TrainState], str]
+    sample: Callable[[TrainState, Callable[[], bool]], str | None]
     report: Report
 
 
@@ -83,9 +84,11 @@ def train(state: TrainState, plan: Plan, tools: Tools) -> TrainState:
                 name = signal.Signals(received[0]).name
                 raise Stopped(f"stopped by {name} after step {step}, saved", received[0])
             if _due(step, plan.sample_every):
-                tools.report.line(f"step {step}: {tools.sample(tools.parallel.single(placed))}")
+                grid = tools.sample(tools.parallel.single(placed), lambda: bool(received))
+                if grid:
+                    tools.report.line(f"step {step}: {grid}")
                 clock.restart(step)
-    _finish_save(tools)
+        _finish_save(tools)
     return tools.parallel.single(placed)
 
 
@@ -94,7 +97,7 @@ def _due(step: int, every: int) -> bool:
 
 
 class _Clock:
-    """Steps per second, saving and sampling left out."""
+    """Steps per second, saving and sampling left out; the first count includes compiling."""
 
     def __init__(self, step: int):
         self.restart(step)
@@ -125,8 +128,8 @@ def _finite(step: int, placed: Metrics, tools: Tools) -> tuple[float, float]:
     if math.isfinite(loss) and math.isfinite(grad_norm):
         return loss, grad_norm
     _finish_save(tools)
-    good = tools.checkpoints.latest()
-    kept = f"the checkpoint of step {good} is good" if good is not None else "nothing was saved"
+    last = tools.checkpoints.latest()
+    kept = f"the last checkpoint is of step {last}" if last is not None else "nothing was saved"
     raise Diverged(
         f"training diverged at step {step}: loss {loss:g}, gradient norm {grad_norm:g}; {kept}; "
         "try a lower config.optimizer.learning_rate"

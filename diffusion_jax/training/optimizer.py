@@ -29,8 +29,11 @@ def learning_rate(
 def optimizer(
     rate: optax.Schedule, b1: float, b2: float, eps: float, weight_decay: float, clip_norm: float
 ) -> optax.GradientTransformation:
-    """Adam behind a clip of the global gradient norm; AdamW where `weight_decay` is positive."""
+    """Adam behind a clip of the global gradient norm; AdamW where `weight_decay` is positive.
+
+    A `clip_norm` of 0 does not clip.
+    """
     return optax.chain(
-        optax.clip_by_global_norm(clip_norm),
+        optax.clip_by_global_norm(clip_norm) if clip_norm else optax.identity(),
         optax.adamw(rate, b1=b1, b2=b2, eps=eps, weight_decay=weight_decay),
     )

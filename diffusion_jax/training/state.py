@@ -8,9 +8,12 @@ import optax
 
 
 class TrainState(NamedTuple):
-    """step: updates done so far; `ema` has the shape of `params`."""
+    """step: updates done so far; `ema` has the shape of `params`.
 
-    step: jax.Array
+    Where only images are drawn, `params` and `opt_state` are None.
+    """
+
+    step: Any
     params: Any
     ema: Any
     opt_state: Any
