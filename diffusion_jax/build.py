@@ -4,7 +4,7 @@ import inspect
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import optax
@@ -24,7 +24,7 @@ from diffusion_jax.samplers import grids
 from diffusion_jax.samplers.sample import SAMPLERS
 from diffusion_jax.training import optimizer as optimizers
 from diffusion_jax.training.devices import Shardings
-from diffusion_jax.training.state import TrainState, create
+from diffusion_jax.training.state import create
 from diffusion_jax.training.step import Loss, Step, make_loss, make_step
 
 PAPER_STEPS = 1000  # the network is told t * 1000 / T: 0 .. 999 for the paper's T = 1000
@@ -162,12 +162,12 @@ def loss(config: Config, parts: Diffusion) -> Loss:
 class Training(NamedTuple):
     """What a run trains with.
 
-    init: `(key) -> state`, a fresh one.
+    init: `(key) -> state`, a fresh one, jitted.
     rate: the learning rate as a function of the step.
     make_step: `(axis_name) -> step`, as `training.devices.data_parallel` takes it.
     """
 
-    init: Callable[[jax.Array], TrainState]
+    init: Any
     rate: optax.Schedule
     make_step: Callable[[str | None], Step]
 
@@ -187,7 +187,7 @@ def training(config: Config, parts: Diffusion) -> Training:
         rate, part.b1, part.b2, part.eps, part.weight_decay, part.clip_norm
     )
     return Training(
-        init=lambda key: create(parts.init(key), optimizer),
+        init=jax.jit(lambda key: create(parts.init(key), optimizer)),
         rate=rate,
         make_step=partial(make_step, loss(config, parts), optimizer, config.ema.decay),
     )

@@ -13,7 +13,7 @@ from diffusion_jax.commands.arguments import Parser, split_overrides
 from diffusion_jax.commands.terminal import Training
 from diffusion_jax.core.keys import Stream, stream_key
 from diffusion_jax.data.batches import batch_indices
-from diffusion_jax.data.dataset import Dataset
+from diffusion_jax.data.dataset import Dataset, Source
 from diffusion_jax.models.network import parameter_count
 from diffusion_jax.training import devices, loop
 from diffusion_jax.training.checkpoint import Checkpoints
@@ -36,10 +36,7 @@ def main(arguments: list[str]) -> None:
         training.make_step, settings.parallel, jax.devices(), settings.train.batch_size
     )
     run_folder.check(workdir, settings, source.spec)
-    with ThreadPoolExecutor() as background:
-        reading = background.submit(source.load)
-        state = training.init(stream_key(settings.seed, Stream.INIT))
-        dataset = reading.result()
+    dataset, state, parallel = _prepare(settings, source, training, parallel)
     print(_first_line(settings, source.size, parts, state.params), flush=True)
     with ExitStack() as stack:
         checkpoints = Checkpoints(workdir / "checkpoints", keep=settings.train.keep)
@@ -68,6 +65,20 @@ def main(arguments: list[str]) -> None:
         loop.train(state, _plan(settings), tools)
     print(f"done: checkpoint {run.checkpoints / str(settings.train.steps)}; next:")
     print(f"  python sample.py --workdir={workdir}")
+
+
+def _prepare(settings, source: Source, training: build.Training, parallel: devices.Parallel):
+    """Read the data, draw the parameters and compile the step, side by side."""
+    key, size = stream_key(settings.seed, Stream.INIT), settings.train.batch_size
+    images = jax.ShapeDtypeStruct((size, *source.shape), np.uint8)
+    number = jax.ShapeDtypeStruct((size,), np.int32)
+    with ThreadPoolExecutor() as background:
+        reading = background.submit(source.load)
+        drawing = training.init.lower(key)
+        shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), drawing.out_info)
+        compiling = background.submit(parallel.compile, shapes, Batch(images, number, number))
+        state = drawing.compile()(key)
+        return reading.result(), state, compiling.result()
 
 
 def _parse(arguments: list[str]):

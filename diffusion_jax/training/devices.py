@@ -33,12 +33,18 @@ class Parallel(NamedTuple):
     place_batch: host batch, first axis the whole batch -> batch as `step` takes it.
     step: `(state, batch) -> (state, metrics)`; the state passed in is used up.
     single: placed state or metrics -> the same tree, one copy of each array.
+    shapes: shapes of a host state and batch -> those of the placed ones.
     """
 
     place_state: Callable[[Any], Any]
     place_batch: Callable[[Any], Any]
-    step: Callable[[Any, Any], tuple[Any, Any]]
+    step: Any
     single: Callable[[Any], Any]
+    shapes: Callable[[Any, Any], tuple[Any, Any]]
+
+    def compile(self, state: Any, batch: Any) -> "Parallel":
+        """The same with its step compiled ahead, for a state and a batch of these shapes."""
+        return self._replace(step=self.step.lower(*self.shapes(state, batch)).compile())
 
 
 def _jit(make_step: Callable, devices: Sequence[Any]) -> Parallel:
@@ -53,6 +59,7 @@ def _jit(make_step: Callable, devices: Sequence[Any]) -> Parallel:
             donate_argnums=0,
         ),
         single=lambda tree: tree,
+        shapes=lambda state, batch: (state, batch),
     )
 
 
@@ -63,6 +70,15 @@ def _pmap(make_step: Callable, devices: Sequence[Any]) -> Parallel:
     def replicate(a):
         return jax.device_put(np.broadcast_to(np.asarray(a), (count, *np.shape(a))), split)
 
+    def shapes(state, batch):
+        def rows(a, each):
+            return jax.ShapeDtypeStruct((count, *each), a.dtype)
+
+        return (
+            jax.tree.map(lambda a: rows(a, a.shape), state),
+            jax.tree.map(lambda a: rows(a, (a.shape[0] // count, *a.shape[1:])), batch),
+        )
+
     def share(a):
         return jax.device_put(np.reshape(a, (count, -1, *np.shape(a)[1:])), split)
 
@@ -71,6 +87,7 @@ def _pmap(make_step: Callable, devices: Sequence[Any]) -> Parallel:
         place_batch=partial(jax.tree.map, share),
         step=jax.pmap(make_step(axis_name=AXIS), axis_name=AXIS, devices=devices, donate_argnums=0),
         single=partial(jax.tree.map, lambda a: a[0]),
+        shapes=shapes,
     )
 
 
