@@ -1,7 +1,9 @@
-"""Configuration to objects: the only place where a name in a config becomes code."""
+"""Configuration to objects: the only place where a name in a config becomes code.
+
+Names and ranges are those that `checks.check` let through.
+"""
 
 import inspect
-import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -9,17 +11,15 @@ from typing import Any, NamedTuple
 import jax
 import optax
 
-from diffusion_jax.config import Config, flatten
-from diffusion_jax.core.objective import TIMESTEPS, WEIGHTS
-from diffusion_jax.core.predictions import PREDICTIONS, Denoise, Prediction, denoiser, prediction
-from diffusion_jax.core.process import VARIANCES
+from diffusion_jax.config import Config
+from diffusion_jax.core.predictions import Denoise, Prediction, denoiser, prediction
 from diffusion_jax.core.schedules import SCHEDULES, Schedule
 from diffusion_jax.data.dataset import DataSpec, Source
 from diffusion_jax.data.sources import open_source
-from diffusion_jax.errors import UserError, unknown_name
+from diffusion_jax.errors import UserError
 from diffusion_jax.evaluation.generate import Generate, make_generate
 from diffusion_jax.models import network
-from diffusion_jax.models.unet import UNet, check_image_size, check_settings
+from diffusion_jax.models.unet import UNet, check_image_size
 from diffusion_jax.samplers import grids
 from diffusion_jax.samplers.sample import SAMPLERS
 from diffusion_jax.training import optimizer as optimizers
@@ -28,31 +28,6 @@ from diffusion_jax.training.state import create
 from diffusion_jax.training.step import Loss, Step, make_loss, make_step
 
 PAPER_STEPS = 1000  # the network is told t * 1000 / T: 0 .. 999 for the paper's T = 1000
-
-
-# What numbers must lie between, ends included.
-RANGES = {
-    "seed": (0, 2**31 - 1),
-    "schedule.steps": (1, 10**6),
-    "optimizer.learning_rate": (0.0, math.inf),
-    "optimizer.warmup_steps": (0, math.inf),
-    "optimizer.b1": (0.0, 0.999999),
-    "optimizer.b2": (0.0, 0.9999999),
-    "optimizer.eps": (0.0, math.inf),
-    "optimizer.weight_decay": (0.0, math.inf),
-    "optimizer.clip_norm": (0.0, math.inf),
-    "ema.decay": (0.0, 1.0),
-    "train.steps": (1, 2**31 - 1),
-    "train.batch_size": (1, math.inf),
-    "train.log_every": (0, math.inf),
-    "train.save_every": (0, math.inf),
-    "train.sample_every": (0, math.inf),
-    "train.keep": (1, math.inf),
-    "sample.num": (1, math.inf),
-    "sample.batch_size": (1, math.inf),
-    "sample.steps": (0, math.inf),
-    "data.image_size": (0, math.inf),
-}
 
 
 class Diffusion(NamedTuple):
@@ -76,19 +51,6 @@ class Diffusion(NamedTuple):
         return denoiser(lambda x, t: self.network(params, x, t, label, None), self.meaning, clip)
 
 
-def check_ranges(config: Config) -> None:
-    """Refuse numbers that nothing could be done with.
-
-    Raises:
-        UserError: a number lies outside its range.
-    """
-    values = flatten(config.to_dict())
-    for key, (low, high) in RANGES.items():
-        if not low <= values[key] <= high:
-            ends = f"at least {low}" if high == math.inf else f"between {low} and {high}"
-            raise UserError(f"config.{key} is {values[key]}; it must be {ends}")
-
-
 def source(config: Config, split: str | None = None) -> Source:
     """A split of the configured data set, by default the one to train on; perhaps not yet read."""
     data = config.data
@@ -99,9 +61,9 @@ def schedule(config: Config, levels: int) -> Schedule:
     """The configured noise schedule for data of this number of levels.
 
     Raises:
-        UserError: the name is unknown or its numbers are out of range.
+        UserError: its numbers are out of range.
     """
-    make = _named(SCHEDULES, "schedule.name", config)
+    make = SCHEDULES[config.schedule.name]
     given = {**config.schedule.to_dict(), "levels": levels}
     wanted = {key: given[key] for key in inspect.signature(make).parameters if key in given}
     try:
@@ -114,11 +76,8 @@ def diffusion(config: Config, data: DataSpec) -> Diffusion:
     """Schedule, prediction and network for data of this shape.
 
     Raises:
-        UserError: a name is unknown, a size does not fit, the classes do not match the data.
+        UserError: a size does not fit, the classes do not match the data.
     """
-    for key, table in (("variance", VARIANCES), ("weight", WEIGHTS), ("timesteps", TIMESTEPS)):
-        _named(table, key, config)
-    _named(PREDICTIONS, "prediction", config)
     if config.model.classes not in (0, data.classes):
         raise UserError(
             f"config.model.classes is {config.model.classes}, the data has {data.classes}; "
@@ -130,7 +89,6 @@ def diffusion(config: Config, data: DataSpec) -> Diffusion:
     except ValueError as error:
         raise UserError(f"config.schedule '{config.schedule.name}': {error}") from error
     model = UNet(out_channels=data.shape[-1], **config.model)
-    check_settings(model)
     check_image_size(*data.shape[:2], levels=len(config.model.multipliers))
     return Diffusion(data, noising, meaning, model, _network(model, noising.steps))
 
@@ -173,13 +131,9 @@ class Training(NamedTuple):
 
 
 def training(config: Config, parts: Diffusion) -> Training:
-    """Loss, optimiser and average of the configuration.
-
-    Raises:
-        UserError: a name is unknown.
-    """
+    """Loss, optimiser and average of the configuration."""
     part = config.optimizer
-    decay = _named(optimizers.DECAYS, "optimizer.decay", config)
+    decay = optimizers.DECAYS[part.decay]
     rate = optimizers.learning_rate(
         part.learning_rate, part.warmup_steps, decay, config.train.steps
     )
@@ -224,13 +178,3 @@ def sampling_steps(config: Config, parts: Diffusion) -> int:
     """How many steps a sampler takes unless told otherwise: never more than T."""
     most = parts.schedule.steps
     return min(config.sample.steps or most, most)
-
-
-def _named(table: dict, key: str, config: Config):
-    """The entry of `table` that the config names at `key`."""
-    value = config
-    for part in key.split("."):
-        value = value[part]
-    if value not in table:
-        raise unknown_name(f"config.{key}", value, table)
-    return table[value]

@@ -200,12 +200,23 @@ def test_sampling_without_a_checkpoint(workdir, tmp_path):
     assert "sampling: steps must lie in 1 .. 20, got 21" in done.stderr
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"config": {}}'])
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", '{"config": {}}', '{"config": [], "data": {}, "sessions": []}']
+)
 def test_a_damaged_config_is_named(text, tmp_path):
     (tmp_path / "config.json").write_text(text)
     done = run(sample(tmp_path))
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
     assert "config.json is damaged" in done.stderr
+
+
+def test_a_config_that_lacks_keys_is_named(workdir, tmp_path):
+    record = json.loads((workdir / "config.json").read_text())
+    record["config"] = {"seed": 0}
+    (tmp_path / "config.json").write_text(json.dumps(record))
+    done = run(sample(tmp_path))
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert "lacks the key 'parallel'" in done.stderr
 
 
 def test_an_unwritable_workdir_is_named(tmp_path):

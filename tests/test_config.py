@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from diffusion_jax import build, config
+from diffusion_jax.checks import check
 from diffusion_jax.data.dataset import DataSpec
 from diffusion_jax.errors import UserError
 
@@ -127,6 +128,9 @@ def test_sampling_takes_no_more_steps_than_there_are():
     ("key", "value", "message"),
     [
         ("schedule.name", "linaer", r"config.schedule.name 'linaer'; known: .*linear"),
+        ("parallel", "tpu", r"config.parallel 'tpu'; known: jit, pmap"),
+        ("optimizer.decay", "x", r"known: constant, cosine"),
+        ("ema.decay", "1.5", r"config.ema.decay is 1.5; it must be between 0.0 and 1.0"),
         ("prediction", "noise", r"config.prediction 'noise'; known: eps, mean"),
         ("variance", "big", r"known: fixed_large, fixed_small"),
         ("weight", "none", r"known: bound"),
@@ -142,8 +146,10 @@ def test_build_refuses_what_does_not_fit(key, value, message):
     loaded = config.load(DIGITS, [(key, value)])
     data = DataSpec((8, 8, 1), 17, 10)
     if message is None:  # betas are only read by the schedule of that name
+        check(loaded)
         build.diffusion(loaded, data)
         loaded = config.load(DIGITS, [(key, value), ("schedule.name", "betas")])
         message = "config.schedule: betas must be"
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(UserError, match=message):  # noqa: PT012 (one of the two refuses)
+        check(loaded)
         build.diffusion(loaded, data)

@@ -88,8 +88,3 @@ def test_gradients_are_not_multiplied_by_the_number_of_devices(tiny, alone):
 def test_a_batch_that_does_not_divide_is_refused(tiny):
     with pytest.raises(UserError, match="6 does not divide by the 4 devices; nearest: 4 or 8"):
         devices.data_parallel(tiny.training.make_step, "jit", DEVICES, 6)
-
-
-def test_an_unknown_mode_lists_the_known(tiny):
-    with pytest.raises(UserError, match=r"config.parallel.*'tpu'; known: jit, pmap"):
-        devices.data_parallel(tiny.training.make_step, "tpu", DEVICES[:1], 8)

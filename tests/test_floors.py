@@ -17,6 +17,7 @@ FLOORS = [
     {"evaluation"},
     {"config"},
     {"run_folder"},
+    {"checks"},
     {"build"},
     {"commands"},
 ]

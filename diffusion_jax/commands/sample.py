@@ -6,6 +6,7 @@ import jax
 import numpy as np
 
 from diffusion_jax import build, run_folder
+from diffusion_jax.checks import check
 from diffusion_jax.commands import cache
 from diffusion_jax.commands.arguments import Parser, positive, seed
 from diffusion_jax.commands.terminal import Sampling
@@ -24,6 +25,7 @@ def main(arguments: list[str]) -> None:
     given = _parse(arguments)
     cache.enable()
     run = run_folder.read(given.workdir)
+    check(run.config)
     parts = build.diffusion(run.config, run.data)
     steps = given.steps or build.sampling_steps(run.config, parts)
     layout = devices.shardings(jax.devices())

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from diffusion_jax import build, config, run_folder
+from diffusion_jax.checks import check
 from diffusion_jax.commands import cache
 from diffusion_jax.commands.arguments import Parser, split_overrides
 from diffusion_jax.commands.terminal import Training
@@ -27,7 +28,8 @@ DEFAULT = config.DEFAULT.with_name("digits.py")
 def main(arguments: list[str]) -> None:
     """Train, or go on training, the run that the arguments describe."""
     settings, workdir = _parse(arguments)
-    build.check_ranges(settings)
+    check(settings)
+    devices.check_batch(settings.train.batch_size, jax.device_count())
     cache.enable()
     source = build.source(settings)
     parts = build.diffusion(settings, source.spec)

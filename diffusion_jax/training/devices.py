@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from diffusion_jax.errors import UserError, unknown_name
+from diffusion_jax.errors import UserError
 
 AXIS = "data"
 
@@ -105,14 +105,17 @@ def data_parallel(
         batch_size: of the whole batch.
 
     Raises:
-        UserError: the mode is unknown, or the batch does not divide by the number of devices.
+        UserError: the batch does not divide by the number of devices.
     """
-    if mode not in MODES:
-        raise unknown_name("value for config.parallel:", mode, MODES)
-    if batch_size % len(devices):
-        lower = batch_size // len(devices) * len(devices)
-        raise UserError(
-            f"config.train.batch_size {batch_size} does not divide by the {len(devices)} devices; "
-            f"nearest: {lower or len(devices)} or {lower + len(devices)}"
-        )
+    check_batch(batch_size, len(devices))
     return MODES[mode](make_step, devices)
+
+
+def check_batch(batch_size: int, count: int) -> None:
+    """Refuse a batch that does not divide by the number of devices."""
+    if batch_size % count:
+        lower = batch_size // count * count
+        raise UserError(
+            f"config.train.batch_size {batch_size} does not divide by the {count} devices; "
+            f"nearest: {lower or count} or {lower + count}"
+        )

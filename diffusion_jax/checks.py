@@ -1,0 +1,68 @@
+"""What a configuration may say, looked at before anything is downloaded, read or compiled."""
+
+import math
+
+from diffusion_jax.config import Config, flatten
+from diffusion_jax.core.objective import TIMESTEPS, WEIGHTS
+from diffusion_jax.core.predictions import PREDICTIONS
+from diffusion_jax.core.process import VARIANCES
+from diffusion_jax.core.schedules import SCHEDULES
+from diffusion_jax.errors import UserError, unknown_name
+from diffusion_jax.models.unet import UNet, check_settings
+from diffusion_jax.training.devices import MODES
+from diffusion_jax.training.optimizer import DECAYS
+
+# Which table a name must be in.
+NAMES = {
+    "parallel": MODES,
+    "schedule.name": SCHEDULES,
+    "prediction": PREDICTIONS,
+    "variance": VARIANCES,
+    "weight": WEIGHTS,
+    "timesteps": TIMESTEPS,
+    "optimizer.decay": DECAYS,
+}
+
+# What numbers must lie between, ends included.
+RANGES = {
+    "seed": (0, 2**31 - 1),
+    "schedule.steps": (1, 10**6),
+    "optimizer.learning_rate": (0.0, math.inf),
+    "optimizer.warmup_steps": (0, math.inf),
+    "optimizer.b1": (0.0, 0.999999),
+    "optimizer.b2": (0.0, 0.9999999),
+    "optimizer.eps": (0.0, math.inf),
+    "optimizer.weight_decay": (0.0, math.inf),
+    "optimizer.clip_norm": (0.0, math.inf),
+    "ema.decay": (0.0, 1.0),
+    "train.steps": (1, 2**31 - 1),
+    "train.batch_size": (1, math.inf),
+    "train.log_every": (0, math.inf),
+    "train.save_every": (0, math.inf),
+    "train.sample_every": (0, math.inf),
+    "train.keep": (1, math.inf),
+    "sample.num": (1, math.inf),
+    "sample.batch_size": (1, math.inf),
+    "sample.steps": (0, math.inf),
+    "data.image_size": (0, math.inf),
+}
+
+
+def check(config: Config) -> None:
+    """Refuse names that are in no table and numbers that nothing could be done with.
+
+    Raises:
+        UserError: a key is missing, a name is unknown, or a number lies outside its range.
+    """
+    values = flatten(config.to_dict())
+    for key in (*NAMES, *RANGES):
+        if key not in values:
+            raise UserError(f"the config lacks the key '{key}'; start from configs/default.py")
+    for key, table in NAMES.items():
+        if values[key] not in table:
+            raise unknown_name(f"config.{key}", values[key], table)
+    for key, (low, high) in RANGES.items():
+        if not low <= values[key] <= high:
+            ends = f"at least {low}" if high == math.inf else f"between {low} and {high}"
+            raise UserError(f"config.{key} is {values[key]}; it must be {ends}")
+    check_settings(UNet(out_channels=1, **config.model))
