@@ -28,16 +28,23 @@ class Run(NamedTuple):
         return self.folder / "checkpoints"
 
 
-def check(folder: Path, config: Config, data: DataSpec) -> None:
-    """Look, before anything expensive, whether this configuration can train in `folder`.
+def check_writable(folder: Path) -> None:
+    """Look, before anything expensive, whether `folder` can be written or made.
 
     Raises:
-        UserError: the folder holds a run of another configuration or of other data, or cannot be
-            written.
+        UserError: it cannot.
     """
     place = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
     if not place.is_dir() or not os.access(place, os.W_OK):
         raise UserError(f"cannot write the workdir {folder}: {place} is not a writable folder")
+
+
+def check_same(folder: Path, config: Config, data: DataSpec) -> None:
+    """Look whether an old run in `folder` is one of this configuration and of such data.
+
+    Raises:
+        UserError: it is not.
+    """
     path = folder / "config.json"
     if not path.exists():
         return
@@ -107,7 +114,11 @@ def _read(path: Path) -> dict:
     try:
         record = json.loads(path.read_text())
         whole = {"config", "data", "sessions"} <= record.keys()
-        if whole and set(DataSpec._fields) <= record["data"].keys():
+        if (
+            whole
+            and isinstance(record["config"], dict)
+            and set(DataSpec._fields) <= record["data"].keys()
+        ):
             return record
         reason = "keys are missing"
     except (OSError, ValueError, AttributeError) as error:

@@ -29,6 +29,7 @@ def main(arguments: list[str]) -> None:
     """Train, or go on training, the run that the arguments describe."""
     settings, workdir = _parse(arguments)
     check(settings)
+    run_folder.check_writable(workdir)
     devices.check_batch(settings.train.batch_size, jax.device_count())
     cache.enable()
     source = build.source(settings)
@@ -37,7 +38,7 @@ def main(arguments: list[str]) -> None:
     parallel = devices.data_parallel(
         training.make_step, settings.parallel, jax.devices(), settings.train.batch_size
     )
-    run_folder.check(workdir, settings, source.spec)
+    run_folder.check_same(workdir, settings, source.spec)
     dataset, state, parallel = _prepare(settings, source, training, parallel)
     print(_first_line(settings, source.size, parts, state.params), flush=True)
     with ExitStack() as stack:
