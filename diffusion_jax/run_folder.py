@@ -113,16 +113,13 @@ def _spec(record: dict) -> DataSpec:
 def _read(path: Path) -> dict:
     try:
         record = json.loads(path.read_text())
-        whole = {"config", "data", "sessions"} <= record.keys()
-        if (
-            whole
-            and isinstance(record["config"], dict)
-            and set(DataSpec._fields) <= record["data"].keys()
-        ):
+        data = record["data"]
+        whole = {"config", "sessions"} <= record.keys() and isinstance(record["config"], dict)
+        if whole and set(DataSpec._fields) <= data.keys():
             return record
         reason = "keys are missing"
-    except (OSError, ValueError, AttributeError) as error:
-        reason = str(error).splitlines()[0]
+    except (OSError, ValueError, AttributeError, LookupError, TypeError) as error:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
     raise UserError(f"{path} is damaged: {reason}; restore it or choose another --workdir")
 
 

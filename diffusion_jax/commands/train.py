@@ -17,7 +17,7 @@ from diffusion_jax.data.batches import batch_indices
 from diffusion_jax.data.dataset import Dataset, Source
 from diffusion_jax.models.network import parameter_count
 from diffusion_jax.training import devices, loop
-from diffusion_jax.training.checkpoint import Checkpoints
+from diffusion_jax.training.checkpoint import Checkpoints, newest_step
 from diffusion_jax.training.metrics import MetricsWriter
 from diffusion_jax.training.step import Batch
 from diffusion_jax.visual.images import grid, save_png, to_uint8
@@ -39,15 +39,16 @@ def main(arguments: list[str]) -> None:
         training.make_step, settings.parallel, jax.devices(), settings.train.batch_size
     )
     run_folder.check_same(workdir, settings, source.spec)
+    folder = workdir / "checkpoints"
+    done = newest_step(folder)
+    if done is not None and done >= settings.train.steps:
+        print(f"{workdir} is finished: {done} steps are done; nothing to do")
+        return
     dataset, state, parallel = _prepare(settings, source, training, parallel)
     print(_first_line(settings, source.size, parts, state.params), flush=True)
     with ExitStack() as stack:
-        checkpoints = Checkpoints(workdir / "checkpoints", keep=settings.train.keep)
+        checkpoints = Checkpoints(folder, keep=settings.train.keep)
         stack.callback(checkpoints.close)
-        done = checkpoints.latest()
-        if done is not None and done >= settings.train.steps:
-            print(f"{workdir} is finished: {done} steps are done; nothing to do")
-            return
         if done is not None:
             state = checkpoints.restore(done, state)
             print(f"resuming {workdir} after step {done}", flush=True)
@@ -66,7 +67,7 @@ def main(arguments: list[str]) -> None:
             report=report,
         )
         loop.train(state, _plan(settings), tools)
-    print(f"done: checkpoint {run.checkpoints / str(settings.train.steps)}; next:")
+    print(f"done: checkpoint {folder / str(settings.train.steps)}; next:")
     print(f"  python sample.py --workdir={workdir}")
 
 

@@ -52,16 +52,12 @@ class Checkpoints:
 
     def latest(self) -> int | None:
         """The newest step whose save was completed, None if there is none."""
-        steps = [step for step in self._manager.all_steps() if self._complete(step)]
-        return max(steps, default=None)
-
-    def _complete(self, step: int) -> bool:
-        return all((self._folder / str(step) / item / "_METADATA").exists() for item in ITEMS)
+        return newest_step(self._folder)
 
     def _set_incomplete_aside(self) -> None:
         """Rename half-made step folders: Orbax would count them and then refuse earlier steps."""
-        for path in self._folder.glob("[0-9]*"):
-            if path.name.isdigit() and not self._complete(int(path.name)):
+        for path in _step_folders(self._folder):
+            if not _is_complete(path):
                 aside = path.with_name(f"incomplete-{path.name}")
                 shutil.rmtree(aside, ignore_errors=True)
                 path.rename(aside)
@@ -83,13 +79,12 @@ class Checkpoints:
         Raises:
             UserError: there is no such checkpoint.
         """
-        found = self.latest() if step is None else step
-        if found is None or not self._complete(found):
-            known = ", ".join(str(s) for s in self._manager.all_steps() if self._complete(s))
+        known = complete_steps(self._folder)
+        found = max(known, default=None) if step is None else step
+        if found not in known:
             what = "no checkpoint" if step is None else f"no checkpoint of step {step}"
-            raise UserError(
-                f"{what} in {self._folder}; " + (f"there are: {known}" if known else "train first")
-            )
+            there = f"there are: {', '.join(map(str, known))}" if known else "train first"
+            raise UserError(f"{what} in {self._folder}; {there}")
         args = ocp.args.Composite(ema=ocp.args.StandardRestore(_abstract(like)))
         ema = self._manager.restore(found, args=args)["ema"]
         return TrainState(np.int32(found), None, ema, None)
@@ -101,3 +96,21 @@ class Checkpoints:
 
 def _abstract(tree: Any) -> Any:
     return jax.tree.map(ocp.utils.to_shape_dtype_struct, tree)
+
+
+def complete_steps(folder: Path) -> list[int]:
+    """The steps in a run's checkpoint folder whose saves were completed, in order."""
+    return sorted(int(path.name) for path in _step_folders(folder) if _is_complete(path))
+
+
+def newest_step(folder: Path) -> int | None:
+    """The last of `complete_steps`, None if there is none; the folder need not exist."""
+    return max(complete_steps(folder), default=None)
+
+
+def _step_folders(folder: Path) -> list[Path]:
+    return [path for path in folder.glob("*") if path.name.isdigit()]
+
+
+def _is_complete(path: Path) -> bool:
+    return all((path / item / "_METADATA").exists() for item in ITEMS)
