@@ -17,6 +17,7 @@ from diffusion_jax.data.tfds_source import find_builder
 REAL = Path(os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")).expanduser()
 SMALL = [
     "--config.model.channels=4",
+    "--config.model.multipliers=1,2",
     "--config.model.blocks=1",
     "--config.model.attention_resolutions=8",
     "--config.schedule.steps=50",
@@ -96,7 +97,6 @@ def test_grids_appear_while_training_and_can_be_of_classes(pictures, tmp_path):
     more = [
         "--config.data.name=arrays",
         "--config.data.channels=1",
-        "--config.model.multipliers=1,2",
         "--config.model.classes=2",
         "--config.train.steps=2",
         "--config.train.sample_every=1",
