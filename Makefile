@@ -15,7 +15,7 @@ help:
 
 train: $(VENV)/ready
 	$(PY) train.py --config=configs/digits.py --workdir=$(RUN)
-	$(PY) sample.py --workdir=$(RUN) --num=64 --out=$(RUN)/samples/final.png
+	$(PY) sample.py --workdir=$(RUN) --num=64 --seed=1 --out=$(RUN)/samples/final.png
 	@echo "pictures: $(RUN)/samples/    checkpoint: $(RUN)/checkpoints/"
 
 test: $(VENV)/ready

@@ -65,4 +65,6 @@ def check(config: Config) -> None:
         if not low <= values[key] <= high:
             ends = f"at least {low}" if high == math.inf else f"between {low} and {high}"
             raise UserError(f"config.{key} is {values[key]}; it must be {ends}")
+    if not config.name:
+        raise UserError("config.name is empty; it names the run's folder")
     check_settings(UNet(out_channels=1, **config.model))

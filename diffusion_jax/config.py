@@ -3,6 +3,7 @@
 import ast
 import difflib
 import importlib.util
+import inspect
 import json
 import math
 from collections.abc import Iterable
@@ -47,6 +48,8 @@ def _get_config(path: Path, variant: str) -> Config:
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
+        if variant and not inspect.signature(module.get_config).parameters:
+            raise UserError(f"config {path} has no variants; leave ':{variant}' out")
         config = module.get_config(variant) if variant else module.get_config()
     except UserError:
         raise

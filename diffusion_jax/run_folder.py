@@ -78,7 +78,7 @@ def begin(folder: Path, config: Config, data: DataSpec, step: int) -> Run:
     record = {
         "config": configs.to_json(config),
         "data": data._asdict(),
-        "sessions": [*(_read(path)["sessions"] if path.exists() else []), session],
+        "sessions": [*(_read(path)["sessions"] if step and path.exists() else []), session],
     }
     try:
         (folder / "samples").mkdir(parents=True, exist_ok=True)

@@ -172,6 +172,9 @@ BAD = {
     "batch of nothing": (train("W", train__batch_size=0), "it must be at least 1"),
     "negative seed": (train("W", seed=-1), "config.seed is -1; it must be between 0 and"),
     "odd channels": (train("W", model__channels=7), "model.channels"),
+    "no folder of images": (train("W", data__name="image_folder"), "set --config.data.dir"),
+    "empty workdir": (sample("", "--num=1"), "argument --workdir: expected a name"),
+    "num abc": (sample("W", "--num=abc"), "argument --num: expected an integer, got 'abc'"),
     "num 0": (sample("W", "--num=0"), "argument --num: must be at least 1, got 0"),
     "no run": (sample("/nowhere"), "no run in /nowhere"),
 }
@@ -250,11 +253,14 @@ def test_other_data_in_the_same_run_is_refused(tmp_path):
     assert "the data's shape ((8, 8, 1) -> (16, 16, 1))" in done.stderr
 
 
-@pytest.mark.parametrize("out", ["x.jpg", "file/x.png", "full"])
+OUTS = ["--out={}/x.jpg", "--out={}/file/x.png", "--out={}/full", "--out=", "--strip={}/x.jpg"]
+
+
+@pytest.mark.parametrize("out", [*OUTS, "--strip={}/full"])
 def test_an_impossible_out_is_refused_before_sampling(workdir, tmp_path, out):
     (tmp_path / "file").write_text("")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "holiday.png").write_text("")
-    done = run(sample(workdir, "--num=1", f"--out={tmp_path / out}"))
-    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    done = run(sample(workdir, "--num=1", out.format(tmp_path)))
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr
     assert "images in" not in done.stdout

@@ -4,7 +4,9 @@ import argparse
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
+import jax
 from absl import logging
 
 from diffusion_jax.errors import Diverged, Stopped, UserError
@@ -40,9 +42,28 @@ def split_overrides(arguments: list[str]) -> tuple[list[str], list[tuple[str, st
     return rest, overrides
 
 
+def _integer(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected an integer, got '{text}'") from None
+
+
+def named(text: str) -> str:
+    """A name that is not empty."""
+    if not text:
+        raise argparse.ArgumentTypeError("expected a name, got nothing")
+    return text
+
+
+def as_path(text: str) -> Path:
+    """A path that is not empty."""
+    return Path(named(text))
+
+
 def positive(text: str) -> int:
     """An integer of at least one."""
-    value = int(text)
+    value = _integer(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
     return value
@@ -50,7 +71,7 @@ def positive(text: str) -> int:
 
 def seed(text: str) -> int:
     """An integer that a random key can be made of."""
-    value = int(text)
+    value = _integer(text)
     if not 0 <= value < 2**31:
         raise argparse.ArgumentTypeError(f"must lie between 0 and {2**31 - 1}, got {value}")
     return value
@@ -64,6 +85,12 @@ def run(command: Callable[[list[str]], None]) -> None:
     except (UserError, Diverged, Stopped) as error:
         print(f"error: {error}" if not isinstance(error, Stopped) else error, file=sys.stderr)
         sys.exit(error.exit_code)
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        reason = str(error).splitlines()[0]
+        print(f"error: {reason}; try a smaller config.train.batch_size", file=sys.stderr)
+        sys.exit(1)
     except KeyboardInterrupt:
         print("interrupted; what was saved before is intact", file=sys.stderr)
         sys.exit(1)

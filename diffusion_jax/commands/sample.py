@@ -8,7 +8,7 @@ import numpy as np
 from diffusion_jax import build, run_folder
 from diffusion_jax.checks import check
 from diffusion_jax.commands import cache
-from diffusion_jax.commands.arguments import Parser, positive, seed
+from diffusion_jax.commands.arguments import Parser, as_path, named, positive, seed
 from diffusion_jax.commands.terminal import Sampling
 from diffusion_jax.core.keys import Stream, stream_key
 from diffusion_jax.errors import UserError
@@ -35,7 +35,7 @@ def main(arguments: list[str]) -> None:
     default = run.folder / "samples" / f"sample_step{state.step}_seed{given.seed}.png"
     write, out = _writer(given.out or str(default), given.num)
     if given.strip:
-        _check_file(given.strip)
+        _check_strip(given.strip, out)
     print(
         f"checkpoint {state.step} of {run.folder}: {given.num} images in {steps} steps", flush=True
     )
@@ -54,15 +54,19 @@ def main(arguments: list[str]) -> None:
 
 def _parse(arguments: list[str]):
     parser = Parser(prog="sample.py", description="Draw images from a trained run.")
-    parser.add_argument("--workdir", type=Path, required=True, help="the run's folder")
+    parser.add_argument("--workdir", type=as_path, required=True, help="the run's folder")
     parser.add_argument("--num", type=positive, default=64, help="how many images")
     parser.add_argument("--seed", type=seed, default=0, help="image i is a function of seed and i")
     parser.add_argument("--steps", type=positive, help="sampling steps; default: the config's")
     parser.add_argument("--checkpoint", type=int, metavar="STEP", help="default: the newest")
     parser.add_argument(
-        "--out", help="x.png (a grid), x.npz (uint8 NHWC, arr_0) or a folder of PNGs"
+        "--out", type=named, help="x.png (a grid), x.npz (uint8 NHWC, arr_0) or a folder of PNGs"
     )
-    parser.add_argument("--strip", type=Path, help="also write a PNG of x0 predictions on the way")
+    parser.add_argument(
+        "--strip",
+        type=as_path,
+        help="also write a PNG of x0 predictions on the way",
+    )
     return parser.parse_args(arguments)
 
 
@@ -79,10 +83,11 @@ def _restore(run: run_folder.Run, parts: build.Diffusion, step: int | None, layo
 def _writer(out: str, num: int):
     """How to write uint8 images to `out`: `(write, path)`, tried before anything is computed."""
     path = Path(out)
-    if path.suffix in (".png", ".npz") and not path.is_dir() and not out.endswith("/"):
+    suffix, folder = path.suffix.lower(), path.is_dir() or out.endswith("/")
+    if suffix in (".png", ".npz") and not folder:
         _check_file(path)
-        return (_write_grid if path.suffix == ".png" else _write_npz), path
-    if path.suffix in (".jpg", ".jpeg", ".gif", ".npy"):
+        return (_write_grid if suffix == ".png" else _write_npz), path
+    if suffix in (".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".npy") and not folder:
         raise UserError(f"--out {out}: expected a name ending in .png or .npz, or a folder")
     _check_file(path / _name(0))
     others = {found.name for found in path.glob("*.png")} - {_name(i) for i in range(num)}
@@ -100,6 +105,12 @@ def _check_file(path: Path) -> None:
         part.unlink()
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}") from error
+
+
+def _check_strip(strip: Path, out: Path) -> None:
+    if strip.suffix.lower() != ".png" or strip.is_dir() or strip == out:
+        raise UserError(f"--strip {strip}: expected a name ending in .png, another than --out")
+    _check_file(strip)
 
 
 def _name(i: int) -> str:

@@ -36,11 +36,14 @@ class Training:
         if not self._bar.disable:
             self._bar.set_postfix_str(shown)
         else:
-            self.line(f"step {step}/{self._steps}: {shown}, {self._left(step)} left")
+            self.line(f"step {step}/{self._steps}: {shown}{self._left(step)}")
 
     def _left(self, step: int) -> str:
+        if step - self._start < 2:
+            return ""  # one step, perhaps just compiled, tells nothing
         elapsed = time.perf_counter() - self._began
-        return tqdm.format_interval(elapsed / (step - self._start) * (self._steps - step))
+        seconds = elapsed / (step - self._start) * (self._steps - step)
+        return f", {tqdm.format_interval(seconds)} left"
 
     def close(self) -> None:
         """End the bar."""

@@ -10,7 +10,7 @@ import numpy as np
 from diffusion_jax import build, config, run_folder
 from diffusion_jax.checks import check
 from diffusion_jax.commands import cache
-from diffusion_jax.commands.arguments import Parser, split_overrides
+from diffusion_jax.commands.arguments import Parser, as_path, named, split_overrides
 from diffusion_jax.commands.terminal import Training
 from diffusion_jax.core.keys import Stream, stream_key
 from diffusion_jax.data.batches import batch_indices
@@ -38,21 +38,22 @@ def main(arguments: list[str]) -> None:
     parallel = devices.data_parallel(
         training.make_step, settings.parallel, jax.devices(), settings.train.batch_size
     )
-    run_folder.check_same(workdir, settings, source.spec)
     folder = workdir / "checkpoints"
     done = newest_step(folder)
+    if done is not None:  # a run that saved nothing has nothing to lose
+        run_folder.check_same(workdir, settings, source.spec)
     if done is not None and done >= settings.train.steps:
         print(f"{workdir} is finished: {done} steps are done; nothing to do")
         return
     dataset, state, parallel = _prepare(settings, source, training, parallel)
     print(_first_line(settings, source.size, parts, state.params), flush=True)
+    run = run_folder.begin(workdir, settings, source.spec, done or 0)
     with ExitStack() as stack:
         checkpoints = Checkpoints(folder, keep=settings.train.keep)
         stack.callback(checkpoints.close)
         if done is not None:
             state = checkpoints.restore(done, state)
             print(f"resuming {workdir} after step {done}", flush=True)
-        run = run_folder.begin(workdir, settings, source.spec, int(state.step))
         metrics = MetricsWriter(workdir, int(state.step))
         stack.callback(metrics.close)
         report = Training(settings.train.steps, int(state.step))
@@ -91,9 +92,9 @@ def _parse(arguments: list[str]):
         prog="train.py", description="Train a diffusion model, or go on where it stopped."
     )
     parser.add_argument(
-        "--config", metavar="FILE[:VARIANT]", help=f"default: configs/{DEFAULT.name}"
+        "--config", type=named, metavar="FILE[:VARIANT]", help=f"default: configs/{DEFAULT.name}"
     )
-    parser.add_argument("--workdir", type=Path, help="the run's folder; default: runs/NAME")
+    parser.add_argument("--workdir", type=as_path, help="the run's folder; default: runs/NAME")
     parser.epilog = "Any key of the config: --config.key=value, e.g. --config.train.steps=100"
     given = parser.parse_args(rest)
     if given.config is None:

@@ -50,6 +50,10 @@ class Checkpoints:
         self._manager.wait_until_finished()
         return finished
 
+    def finished(self) -> int | None:
+        """The step of the last save if it has reached the disk by now; does not wait."""
+        return None if self._manager.is_saving_in_progress() else self.wait()
+
     def latest(self) -> int | None:
         """The newest step whose save was completed, None if there is none."""
         return newest_step(self._folder)

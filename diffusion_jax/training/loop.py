@@ -121,6 +121,7 @@ def _log(step: int, placed: Metrics, plan: Plan, tools: Tools, clock: _Clock) ->
     }
     tools.metrics.write(step, **values)
     tools.report.advance(step, **values)
+    _say_saved(tools.checkpoints.finished(), tools)
 
 
 def _finite(step: int, placed: Metrics, tools: Tools) -> tuple[float, float]:
