@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from diffusion_jax.data.dataset import Dataset, Source, choose_split, loaded
+from diffusion_jax.data.dataset import Dataset, Source, choose_split, loaded, own_path
 from diffusion_jax.errors import UserError
 
 DAMAGE = (zipfile.BadZipFile, zlib.error)
@@ -22,7 +22,7 @@ def open_arrays(split: str, directory: str, image_size: int, channels: int) -> S
 
     Raises UserError for anything else, naming the file and what is expected.
     """
-    file = find_file(Path(directory).expanduser(), split)
+    file = find_file(own_path("arrays", directory), split)
     try:
         images, labels = read(file)
     except (OSError, ValueError, EOFError, MemoryError, *DAMAGE) as error:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -70,6 +71,13 @@ def loaded(dataset: Dataset) -> Source:
     """The source of a data set that is in memory already."""
     size, *shape = dataset.images.shape
     return Source(tuple(shape), dataset.levels, dataset.classes, size, lambda: dataset)
+
+
+def own_path(kind: str, directory: str) -> Path:
+    """Where a user's own data lie; UserError if nothing is named: never the current folder."""
+    if not directory:
+        raise UserError(f"data set '{kind}' needs its folder: set --config.data.dir")
+    return Path(directory).expanduser()
 
 
 def choose_split(kind: str, splits, split: str) -> str:

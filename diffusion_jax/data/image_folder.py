@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from diffusion_jax.data.dataset import Dataset, Source, choose_split
+from diffusion_jax.data.dataset import Dataset, Source, choose_split, own_path
 from diffusion_jax.data.decoding import decode_all, decode_image, limited_pixels
 from diffusion_jax.errors import UserError
 
@@ -26,7 +26,7 @@ def open_image_folder(split: str, directory: str, image_size: int, channels: int
     channels = channels or 3
     if channels not in (1, 3):
         raise UserError(f"--config.data.channels={channels}: images have 1 or 3 channels")
-    folders = find_splits(Path(directory).expanduser(), split)
+    folders = find_splits(own_path("image_folder", directory), split)
     names = class_names(folders)
     folder = folders[split]
     files = image_files(folder)

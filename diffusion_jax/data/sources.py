@@ -13,7 +13,6 @@ DATASETS = {
     "digits": open_digits,
     "image_folder": open_image_folder,
 }
-NEED_DIRECTORY = ("arrays", "image_folder")
 
 
 def open_source(
@@ -24,8 +23,6 @@ def open_source(
     directory: where it lies. image_size, channels: what its images are to be made; 0 leaves them.
     Raises UserError for an unknown name or split, or data that are not as asked for.
     """
-    if name in NEED_DIRECTORY and not directory:
-        raise UserError(f"data set '{name}' needs its folder: set --config.data.dir")
     if name in DATASETS:
         source = DATASETS[name](split, directory, image_size, channels)
     elif builder := tfds_source.find_prepared_builder(name, directory):

@@ -11,7 +11,7 @@ from diffusion_jax.core.keys import Stream, image_keys, stream_key
 from diffusion_jax.core.predictions import Denoise
 from diffusion_jax.core.schedules import Moves
 from diffusion_jax.samplers.base import Sampler
-from diffusion_jax.samplers.sample import rounded, scan_moves, start
+from diffusion_jax.samplers.sample import scan_moves, start
 from diffusion_jax.training.devices import Shardings
 from diffusion_jax.training.state import TrainState
 
@@ -91,7 +91,6 @@ def make_generate(
 
 def _pieces(rows: Any) -> list[Any]:
     """Cut a table into up to `CHUNKS` equal pieces, as equal as its length allows."""
-    rows = rounded(rows)
     length = len(jax.tree.leaves(rows)[0])
     count = max(n for n in range(1, CHUNKS + 1) if length % n == 0)
     return [

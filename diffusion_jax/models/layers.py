@@ -8,6 +8,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from diffusion_jax.core.keys import fold
+
 ZEROS = nn.initializers.zeros
 
 
@@ -105,7 +107,7 @@ class ResBlock(nn.Module):
 
         h = nn.swish(h)
         if dropout_keys is not None and self.dropout > 0:
-            keys = jax.vmap(jax.random.fold_in, (0, None))(dropout_keys, self.dropout_layer)
+            keys = fold(dropout_keys, self.dropout_layer)
             h = dropout(keys, h, self.dropout)
         h = conv(self.channels, dtype=self.dtype, kernel_init=ZEROS, name="conv_1")(h)
         if x.shape[-1] != self.channels:
