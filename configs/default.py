@@ -33,6 +33,8 @@ def get_config() -> ConfigDict:
             },
             "prediction": "eps",
             "variance": "fixed_large",
+            "decoder": "first_noise",
+            "loss": "weighted",
             "weight": "simple",
             "timesteps": "stratified",
             "model": {

@@ -9,11 +9,15 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 import optax
 
 from diffusion_jax.config import Config
+from diffusion_jax.core.objective import Model
 from diffusion_jax.core.predictions import Denoise, Prediction, denoiser, prediction
+from diffusion_jax.core.process import VARIANCES, ReverseProcess, reverse_process
 from diffusion_jax.core.schedules import SCHEDULES, Schedule
+from diffusion_jax.core.timesteps import TIMESTEPS, Timesteps
 from diffusion_jax.data.dataset import DataSpec, Source
 from diffusion_jax.data.sources import open_source
 from diffusion_jax.errors import UserError
@@ -33,12 +37,13 @@ PAPER_STEPS = 1000  # the network is told t * 1000 / T: 0 .. 999 for the paper's
 class Diffusion(NamedTuple):
     """What a run diffuses with: everything but parameters and data.
 
-    network: `(params, x, t, label, dropout_keys) -> output`; the last two may be None.
+    network: `(params, x, time, label, dropout_keys) -> output`; the last two may be None.
     """
 
     data: DataSpec
     schedule: Schedule
     meaning: Prediction
+    reverse: ReverseProcess
     model: UNet
     network: Callable
 
@@ -46,9 +51,15 @@ class Diffusion(NamedTuple):
         """Fresh parameters."""
         return network.init(self.model, key, self.data.shape)
 
-    def denoise(self, params, label: jax.Array | None, clip: bool) -> Denoise:
-        """The denoiser of these parameters, labels `[b]` closed over, dropout off."""
-        return denoiser(lambda x, t: self.network(params, x, t, label, None), self.meaning, clip)
+    def denoise(
+        self, params, label: jax.Array | None, clip: bool, grid: Schedule | None = None
+    ) -> Denoise:
+        """The denoiser of these parameters, labels `[b]` closed over, dropout off.
+
+        Its t counts along `grid`, by default the training steps.
+        """
+        meaning = self.meaning if grid is None else self.meaning.on(grid)
+        return denoiser(lambda x, time: self.network(params, x, time, label, None), meaning, clip)
 
 
 def source(config: Config, split: str | None = None) -> Source:
@@ -88,33 +99,50 @@ def diffusion(config: Config, data: DataSpec) -> Diffusion:
         meaning = prediction(config.prediction, noising)
     except ValueError as error:
         raise UserError(f"config.schedule '{config.schedule.name}': {error}") from error
-    model = UNet(out_channels=data.shape[-1], **config.model)
+    try:
+        reverse = reverse_process(noising, config.variance, config.decoder)
+    except ValueError as error:
+        raise UserError(f"config.schedule.steps is {noising.steps}: {error}") from error
+    outputs = 2 if VARIANCES[config.variance].learned else 1
+    model = UNet(out_channels=outputs * data.shape[-1], **config.model)
     check_image_size(*data.shape[:2], levels=len(config.model.multipliers))
-    return Diffusion(data, noising, meaning, model, _network(model, noising.steps))
+    return Diffusion(data, noising, meaning, reverse, model, _network(model, noising.steps))
 
 
 def _network(model: UNet, steps: int) -> Callable:
-    def output(params, x, t, label, dropout_keys):
-        time = t * (PAPER_STEPS / steps)
+    def output(params, x, time, label, dropout_keys):
         label = label if model.classes else None
-        return network.apply(model, params, x, time, label, dropout_keys)
+        return network.apply(model, params, x, time * (PAPER_STEPS / steps), label, dropout_keys)
 
     return output
 
 
+def timesteps(config: Config, parts: Diffusion) -> Timesteps:
+    """How training draws t."""
+    return TIMESTEPS[config.timesteps](parts.schedule.steps)
+
+
 def loss(config: Config, parts: Diffusion) -> Loss:
-    """The configured training loss `(params, step, batch) -> scalar`."""
+    """The configured training loss `(params, memory, step, batch) -> (scalar, Losses)`."""
     return make_loss(
-        parts.schedule,
-        parts.meaning,
+        Model(parts.meaning, parts.reverse, config.weight, parts.data.levels),
+        config.loss,
         parts.network,
-        weight=config.weight,
-        timesteps=config.timesteps,
-        levels=parts.data.levels,
+        timesteps(config, parts),
         flip=config.data.flip,
         seed=config.seed,
         batch_size=config.train.batch_size,
     )
+
+
+def about(config: Config, parts: Diffusion) -> dict[str, str]:
+    """What a run's parameters mean, in words that its checkpoints keep."""
+    steps = parts.schedule.steps
+    some = parts.schedule.log_snr[np.linspace(0, steps - 1, 5).astype(int)]
+    return {
+        "schedule": f"of {steps} steps with log-SNR {', '.join(f'{each:.6g}' for each in some)}",
+        "prediction": config.prediction,
+    }
 
 
 class Training(NamedTuple):
@@ -140,10 +168,11 @@ def training(config: Config, parts: Diffusion) -> Training:
     optimizer = optimizers.optimizer(
         rate, part.b1, part.b2, part.eps, part.weight_decay, part.clip_norm
     )
+    drawing = timesteps(config, parts)
     return Training(
-        init=jax.jit(lambda key: create(parts.init(key), optimizer)),
+        init=jax.jit(lambda key: create(parts.init(key), optimizer, drawing)),
         rate=rate,
-        make_step=partial(make_step, loss(config, parts), optimizer, config.ema.decay),
+        make_step=partial(make_step, loss(config, parts), drawing, optimizer, config.ema.decay),
     )
 
 

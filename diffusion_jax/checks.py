@@ -3,10 +3,11 @@
 import math
 
 from diffusion_jax.config import Config, flatten
-from diffusion_jax.core.objective import TIMESTEPS, WEIGHTS
+from diffusion_jax.core.objective import LOSSES, WEIGHTS
 from diffusion_jax.core.predictions import PREDICTIONS
-from diffusion_jax.core.process import VARIANCES
+from diffusion_jax.core.process import DECODERS, VARIANCES
 from diffusion_jax.core.schedules import SCHEDULES
+from diffusion_jax.core.timesteps import TIMESTEPS
 from diffusion_jax.errors import UserError, unknown_name
 from diffusion_jax.models.unet import UNet, check_settings
 from diffusion_jax.training.devices import MODES
@@ -18,6 +19,8 @@ NAMES = {
     "schedule.name": SCHEDULES,
     "prediction": PREDICTIONS,
     "variance": VARIANCES,
+    "decoder": DECODERS,
+    "loss": LOSSES,
     "weight": WEIGHTS,
     "timesteps": TIMESTEPS,
     "optimizer.decay": DECAYS,
@@ -65,6 +68,17 @@ def check(config: Config) -> None:
         if not low <= values[key] <= high:
             ends = f"at least {low}" if high == math.inf else f"between {low} and {high}"
             raise UserError(f"config.{key} is {values[key]}; it must be {ends}")
+    learned = VARIANCES[config.variance].learned
+    if learned and config.loss == "weighted":
+        raise UserError(
+            f"config.variance '{config.variance}' is never trained by config.loss 'weighted'; "
+            "set config.loss to 'hybrid' or 'bound'"
+        )
+    if not learned and config.loss == "hybrid":
+        raise UserError(
+            f"config.loss 'hybrid' trains a learned variance, config.variance is "
+            f"'{config.variance}'; set it to 'learned_range' or config.loss to 'weighted'"
+        )
     if not config.name:
         raise UserError("config.name is empty; it names the run's folder")
     check_settings(UNet(out_channels=1, **config.model))

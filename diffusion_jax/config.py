@@ -37,7 +37,7 @@ def load(spec: str, overrides: list[tuple[str, str]]) -> Config:
     config = _get_config(path, variant)
     _check_keys(config, path)
     for key, text in overrides:
-        _override(config, key, text)
+        override(config, key, text)
     return config.lock()
 
 
@@ -77,7 +77,12 @@ def _near(key: str, known: Iterable[str]) -> str:
     return difflib.get_close_matches(key, known, n=1, cutoff=0.0)[0]
 
 
-def _override(config: Config, key: str, text: str) -> None:
+def override(config: Config, key: str, text: str) -> None:
+    """Set a dotted key from the text of its value, in the type of its present value.
+
+    Raises:
+        UserError: the key is unknown, or the value has the wrong type.
+    """
     known = flatten(config.to_dict())
     if key not in known:
         raise UserError(f"no config key '{key}'; the nearest is '{_near(key, known)}'")

@@ -72,7 +72,7 @@ def begin(folder: Path, config: Config, data: DataSpec, step: int) -> Run:
     path = folder / "config.json"
     session = {
         "from_step": step,
-        "versions": {name: _version(name) for name in PACKAGES},
+        "versions": versions(),
         "git_revision": _git_revision(),
     }
     record = {
@@ -121,6 +121,11 @@ def _read(path: Path) -> dict:
     except (OSError, ValueError, AttributeError, LookupError, TypeError) as error:
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
     raise UserError(f"{path} is damaged: {reason}; restore it or choose another --workdir")
+
+
+def versions() -> dict[str, str | None]:
+    """Of the packages that results depend on."""
+    return {name: _version(name) for name in PACKAGES}
 
 
 def _version(package: str) -> str | None:

@@ -77,6 +77,17 @@ def seed(text: str) -> int:
     return value
 
 
+def check_file(path: Path) -> None:
+    """Make the folder of a file that is to be written, and see that it can be."""
+    part = path.with_name(path.name + ".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.touch()
+        part.unlink()
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}") from error
+
+
 def run(command: Callable[[list[str]], None]) -> None:
     """Run a command and leave the program: errors for a person are one line on stderr."""
     logging.set_verbosity(logging.ERROR)

@@ -8,14 +8,12 @@ import numpy as np
 from diffusion_jax import build, run_folder
 from diffusion_jax.checks import check
 from diffusion_jax.commands import cache
-from diffusion_jax.commands.arguments import Parser, as_path, named, positive, seed
-from diffusion_jax.commands.terminal import Sampling
-from diffusion_jax.core.keys import Stream, stream_key
+from diffusion_jax.commands.arguments import Parser, as_path, check_file, named, positive, seed
+from diffusion_jax.commands.restore import restore_ema
+from diffusion_jax.commands.terminal import Images
 from diffusion_jax.errors import UserError
 from diffusion_jax.training import devices
-from diffusion_jax.training.checkpoint import Checkpoints
-from diffusion_jax.training.state import TrainState
-from diffusion_jax.visual.images import grid, save_png, to_uint8
+from diffusion_jax.visual.images import grid, save_png, save_strips, to_uint8
 
 STRIP_ROWS = 8
 
@@ -31,7 +29,7 @@ def main(arguments: list[str]) -> None:
     layout = devices.shardings(jax.devices())
     batch_size = min(given.num, run.config.sample.batch_size)
     generate = build.generator(run.config, parts, layout, batch_size, steps)
-    state = _restore(run, parts, given.checkpoint, layout)
+    state = restore_ema(run, parts, given.checkpoint, layout)
     default = run.folder / "samples" / f"sample_step{state.step}_seed{given.seed}.png"
     write, out = _writer(given.out or str(default), given.num)
     if given.strip:
@@ -39,12 +37,12 @@ def main(arguments: list[str]) -> None:
     print(
         f"checkpoint {state.step} of {run.folder}: {given.num} images in {steps} steps", flush=True
     )
-    progress = Sampling(given.num)
+    progress = Images(given.num, "sampled")
     images = []
     try:
         for batch in generate(state, given.seed, given.num, progress):
             if given.strip and not images:
-                _write_strip(given.strip, batch.chain[:, :STRIP_ROWS])
+                save_strips(given.strip, np.moveaxis(batch.chain[:, :STRIP_ROWS], 0, 1))
             images.append(to_uint8(batch.images))
     finally:
         progress.close()
@@ -70,47 +68,26 @@ def _parse(arguments: list[str]):
     return parser.parse_args(arguments)
 
 
-def _restore(run: run_folder.Run, parts: build.Diffusion, step: int | None, layout) -> TrainState:
-    shapes = jax.eval_shape(parts.init, stream_key(run.config.seed, Stream.INIT))
-    like = jax.tree.map(
-        lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=layout.replicated), shapes
-    )
-    if not run.checkpoints.is_dir():
-        raise UserError(f"no checkpoint in {run.folder}; train first")
-    return Checkpoints(run.checkpoints).restore_ema(step, like)
-
-
 def _writer(out: str, num: int):
     """How to write uint8 images to `out`: `(write, path)`, tried before anything is computed."""
     path = Path(out)
     suffix, folder = path.suffix.lower(), path.is_dir() or out.endswith("/")
     if suffix in (".png", ".npz") and not folder:
-        _check_file(path)
+        check_file(path)
         return (_write_grid if suffix == ".png" else _write_npz), path
     if suffix in (".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".npy") and not folder:
         raise UserError(f"--out {out}: expected a name ending in .png or .npz, or a folder")
-    _check_file(path / _name(0))
+    check_file(path / _name(0))
     others = {found.name for found in path.glob("*.png")} - {_name(i) for i in range(num)}
     if others:
         raise UserError(f"--out {out}: holds other pictures ({min(others)}); name an empty folder")
     return _write_folder, path
 
 
-def _check_file(path: Path) -> None:
-    """Make the folder of a file that is to be written, and see that it can be."""
-    part = path.with_name(path.name + ".part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part.touch()
-        part.unlink()
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}") from error
-
-
 def _check_strip(strip: Path, out: Path) -> None:
     if strip.suffix.lower() != ".png" or strip.is_dir() or strip == out:
         raise UserError(f"--strip {strip}: expected a name ending in .png, another than --out")
-    _check_file(strip)
+    check_file(strip)
 
 
 def _name(i: int) -> str:
@@ -131,11 +108,3 @@ def _write_npz(out: Path, images: np.ndarray) -> None:
 def _write_folder(out: Path, images: np.ndarray) -> None:
     for i, image in enumerate(images):
         save_png(out / _name(i), image)
-
-
-def _write_strip(out: Path, chain: np.ndarray) -> None:
-    """One row an image, its predicted clean image from left (noise) to right (done)."""
-    rows = np.moveaxis(chain, 0, 1)
-    count, columns = rows.shape[:2]
-    images = to_uint8(rows.reshape(count * columns, *rows.shape[2:]))
-    save_png(out, grid(images, columns))

@@ -50,13 +50,20 @@ class Training:
         self._bar.close()
 
 
-class Sampling:
-    """Progress over images, whole and in fractions."""
+class Images:
+    """Progress over images, whole and in fractions.
 
-    def __init__(self, num: int):
-        self._num, self._done, self._said = num, 0.0, 0.0
+    Args:
+        done_word: what is said of the images that are done, on anything but a terminal.
+        start: how many were done before.
+    """
+
+    def __init__(self, num: int, done_word: str, start: float = 0.0):
+        self._num, self._word = num, done_word
+        self._done = self._said = start
         self._bar = tqdm(
             total=num,
+            initial=start,
             unit="image",
             file=sys.stdout,
             dynamic_ncols=True,
@@ -70,7 +77,7 @@ class Sampling:
         if not self._bar.disable:
             return
         if done >= self._num or done - self._said >= self._num / 4:
-            print(f"sampled {done:.1f} of {self._num} images", flush=True)
+            print(f"{self._word} {done:.1f} of {self._num} images", flush=True)
             self._said = done
 
     def close(self) -> None:

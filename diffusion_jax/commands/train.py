@@ -49,7 +49,8 @@ def main(arguments: list[str]) -> None:
     print(_first_line(settings, source.size, parts, state.params), flush=True)
     run = run_folder.begin(workdir, settings, source.spec, done or 0)
     with ExitStack() as stack:
-        checkpoints = Checkpoints(folder, keep=settings.train.keep)
+        about = build.about(settings, parts)
+        checkpoints = Checkpoints(folder, about, keep=settings.train.keep)
         stack.callback(checkpoints.close)
         if done is not None:
             state = checkpoints.restore(done, state)

@@ -4,18 +4,18 @@ bound = prior + sum over t >= 1 of diffusion + reconstruction (Ho et al. 2020, e
 are 0-based, so the reconstruction is the term of t = 0).
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from diffusion_jax.core import gaussian
-from diffusion_jax.core.arrays import at, sum_event
-from diffusion_jax.core.keys import fold, image_normal
-from diffusion_jax.core.predictions import Denoise
-from diffusion_jax.core.process import VARIANCES, q_marginal, q_sample
-from diffusion_jax.core.schedules import Schedule, single_steps
+from diffusion_jax.core.arrays import at, mean_event, sum_event
+from diffusion_jax.core.keys import fold, image_normal, image_uniform
+from diffusion_jax.core.predictions import Denoise, Denoised
+from diffusion_jax.core.process import ReverseProcess, q_marginal, q_posterior, q_sample
+from diffusion_jax.core.schedules import Schedule
 
 
 def prior_nats(schedule: Schedule, x0: jax.Array) -> jax.Array:
@@ -32,77 +32,174 @@ def prior_nats(schedule: Schedule, x0: jax.Array) -> jax.Array:
     return sum_event(gaussian.kl(mean, jnp.log(var), 0.0, 0.0), last)
 
 
-def diffusion_nats(schedule: Schedule, variance: str, x0, x0_hat, t) -> jax.Array:
-    """KL(q(x_{t-1} | x_t, x0) || p(x_{t-1} | x_t)) per image, for t >= 1, through the error of x0.
-
-    KL = D (exp(-r) - 1 + r)/2 + x0_weight^2 |x0 - x0_hat|^2 / (2 model_var), where r is the log of
-    the model's over the posterior's variance; both coefficients are made in float64.
-    """
-    row = single_steps(schedule)
-    model_var = VARIANCES[variance](row)
-    # At t = 0 the posterior is a point and its term the reconstruction: ratio one stays finite.
-    ratio = np.log(model_var / np.where(row.s < 0, model_var, row.posterior_var))
-    constant = 0.5 * (np.expm1(-ratio) + ratio)
-    weight = 0.5 * np.square(row.x0_weight) / model_var
-    error = jnp.square(x0 - x0_hat)
-    return sum_event(at(constant, t, error) + at(weight, t, error) * error, t)
+def _x0_error(reverse: ReverseProcess, denoised: Denoised, x0, eps, t) -> jax.Array:
+    """x0_weight^2 |x0 - x0_hat|^2 (Kingma et al. 2021, eq. 13)."""
+    return at(np.square(reverse.moves.x0_weight), t, x0) * jnp.square(x0 - denoised.x0)
 
 
-def reconstruction_nats(schedule: Schedule, x0, x0_hat, t, levels: int) -> jax.Array:
-    """-log p(x0 | x_1) per image under the decoder, integrated over the bin of each level.
+def _eps_error(reverse: ReverseProcess, denoised: Denoised, x0, eps, t) -> jax.Array:
+    """(x0_weight noise / signal)^2 |eps - eps_hat|^2 (Ho et al. 2020, eq. 12)."""
+    weight = reverse.moves.x0_weight * reverse.schedule.noise / reverse.schedule.signal
+    return at(np.square(weight), t, x0) * jnp.square(eps - denoised.eps)
 
-    The decoder is N(x0_hat, noise_0^2 I), noise_0^2 = 1 - alpha_bar of the first step
-    (Ho et al. 2020, eq. 13).
+
+def _mean_error(reverse: ReverseProcess, denoised: Denoised, x0, eps, t) -> jax.Array:
+    """|mu~ - mu|^2 (Ho et al. 2020, eq. 8)."""
+    schedule = reverse.schedule
+    xt = q_sample(schedule, x0, t, eps)
+    ours = q_posterior(schedule, denoised.x0, xt, t).mean
+    return jnp.square(q_posterior(schedule, x0, xt, t).mean - ours)
+
+
+# The squared distance of the two means, from any of the three errors; that of x0 keeps its digits.
+ERRORS = {"x0": _x0_error, "eps": _eps_error, "mean": _mean_error}
+
+
+def diffusion_nats(
+    reverse: ReverseProcess, denoised: Denoised, x0, eps, t, through: str = "x0"
+) -> jax.Array:
+    """KL(q(x_{t-1} | x_t, x0) || p(x_{t-1} | x_t)) per image, for t >= 1.
+
+    KL = D (exp(-d) - 1 + d)/2 + |mu~ - mu|^2 / (2 model_var), where d is the log of the model's
+    over the posterior's variance, made in float64 (in float32 the textbook form loses it).
 
     Args:
-        x0: images in [-1, 1] on the grid of the data's levels.
-        levels: how many levels the data has.
+        denoised: what the denoiser says of x_t = signal x0 + noise eps.
+        x0, eps: `[b, h, w, c]`.
+        t: int32 `[b]`.
+        through: the error that gives the distance of the means, a name in `ERRORS`.
     """
+    # At t = 0 the posterior is a point and its term the reconstruction; 1 keeps the log finite.
+    posterior_var = np.where(reverse.moves.s < 0, 1.0, reverse.moves.posterior_var)
+    change = reverse.log_var_change(denoised, t, x0)
+    distance = ERRORS[through](reverse, denoised, x0, eps, t)
+    precision = at(np.exp(-reverse.log_var.offset), t, x0) * jnp.exp(-change)
+    ratio = at(reverse.log_var.offset - np.log(posterior_var), t, x0) + change
+    return sum_event(gaussian.kl_of_variances(ratio) + 0.5 * precision * distance, t)
+
+
+def reconstruction_nats(
+    reverse: ReverseProcess, denoised: Denoised, x0, t, levels: int | None
+) -> jax.Array:
+    """-log p(x0 | x_1) per image under the decoder N(x0_hat, decoder_var), at t = 0.
+
+    For data in `levels` levels it is the probability of each level's bin (Ho et al. 2020, eq. 13);
+    for continuous data, `levels` None, a density.
+
+    Args:
+        x0: images in [-1, 1], on the grid of their levels if they have any.
+        t: zeros, int32 `[b]`.
+    """
+    log_var = at(reverse.log_var.offset, t, x0) + reverse.log_var_change(denoised, t, x0)
+    if levels is None:
+        return -sum_event(gaussian.log_density(x0, denoised.x0, log_var), t)
     level = jnp.round((x0 + 1.0) * 0.5 * (levels - 1))
-    log_var = 2.0 * float(np.log(schedule.noise[0]))
-    return -sum_event(gaussian.discretised_log_likelihood(level, x0_hat, log_var, levels), t)
+    return -sum_event(gaussian.discretised_log_likelihood(level, denoised.x0, log_var, levels), t)
 
 
 def term_nats(
-    schedule: Schedule, variance: str, denoise: Denoise, levels: int, x0, t, eps
+    reverse: ReverseProcess, denoised: Denoised, x0, eps, t, levels: int | None
 ) -> jax.Array:
-    """One term of the bound per image at its step t: reconstruction at t = 0, diffusion above.
+    """One term of the bound per image at its own step: reconstruction at t = 0, diffusion above.
 
-    Args:
-        x0, eps: `[b, h, w, c]`; `eps` is the noise that makes x_t.
-        t: int32 `[b]`.
+    Arguments as in `diffusion_nats` and `reconstruction_nats`, t int32 `[b]`.
     """
-    x0_hat = denoise(q_sample(schedule, x0, t, eps), t).x0
-    first = reconstruction_nats(schedule, x0, x0_hat, t, levels)
-    return jnp.where(t == 0, first, diffusion_nats(schedule, variance, x0, x0_hat, t))
+    first = reconstruction_nats(reverse, denoised, x0, jnp.zeros_like(t), levels)
+    return jnp.where(t == 0, first, diffusion_nats(reverse, denoised, x0, eps, t))
 
 
-class Bound(NamedTuple):
-    """The terms in nats per image: `prior` `[b]`, `terms` `[T, b]`, row 0 the reconstruction."""
+class Strata(NamedTuple):
+    """Runs of steps, each evaluated at one step of its own: int32 tables `[s]`."""
 
-    prior: jax.Array
-    terms: jax.Array
-
-    @property
-    def total(self) -> jax.Array:
-        """The bound on -log p(x0) per image, `[b]`."""
-        return self.prior + jnp.sum(self.terms, axis=0)
+    start: Any
+    size: Any
 
 
-def bound_nats(
-    schedule: Schedule, variance: str, denoise: Denoise, levels: int, keys: jax.Array, x0
-) -> Bound:
-    """Every term of the bound, one draw of x_t per image and step, in one scan over t.
+def strata(steps: int, every: int) -> Strata:
+    """t = 0 by itself, then runs of `every` steps, the last one perhaps shorter."""
+    start = np.concatenate([[0], np.arange(1, steps, every)]).astype(np.int32)
+    return Strata(start, np.diff(start, append=steps).astype(np.int32))
+
+
+class Terms(NamedTuple):
+    """Per stratum and image, `[s, b]`: nats of all its steps; mean squared errors at one of them.
+
+    The errors are means over dimensions, of images in [-1, 1] and of unit noise.
+    """
+
+    nats: jax.Array
+    x0_mse: jax.Array
+    eps_mse: jax.Array
+
+
+def stratum_terms(
+    reverse: ReverseProcess,
+    denoise: Denoise,
+    levels: int | None,
+    keys: jax.Array,
+    x0: jax.Array,
+    runs: Strata,
+) -> Terms:
+    """The terms of any strata in one scan, each at one step of it drawn per image, one noise.
+
+    A stratum of n steps counts n times its drawn term, so that sums over strata are unbiased.
 
     Args:
         keys: one key per image `[b]`.
         x0: `[b, h, w, c]`.
     """
 
-    def term(_, t):
-        eps = image_normal(fold(keys, t), x0.shape[1:])
-        at_t = jnp.full(x0.shape[:1], t)
-        return None, term_nats(schedule, variance, denoise, levels, x0, at_t, eps)
+    def term(_, run: Strata):
+        own = fold(keys, run.start)
+        eps = image_normal(fold(own, 0), x0.shape[1:])
+        offset = (image_uniform(fold(own, 1)) * run.size).astype(jnp.int32)
+        t = run.start + jnp.minimum(offset, run.size - 1)
+        denoised = denoise(q_sample(reverse.schedule, x0, t, eps), t)
+        nats = jax.lax.cond(
+            run.start == 0,
+            lambda: reconstruction_nats(reverse, denoised, x0, t, levels),
+            lambda: run.size * diffusion_nats(reverse, denoised, x0, eps, t),
+        )
+        x0_mse = mean_event(jnp.square(x0 - denoised.x0), t)
+        return None, Terms(nats, x0_mse, mean_event(jnp.square(eps - denoised.eps), t))
 
-    _, terms = jax.lax.scan(term, None, jnp.arange(schedule.steps))
-    return Bound(prior_nats(schedule, x0), terms)
+    return jax.lax.scan(term, None, runs)[1]
+
+
+class Bound(NamedTuple):
+    """The bound in nats per image: `prior` `[b]` and its other terms, stratum 0 for t = 0."""
+
+    prior: jax.Array
+    terms: Terms
+
+    @property
+    def reconstruction(self) -> jax.Array:
+        """The term of t = 0, `[b]`."""
+        return self.terms.nats[0]
+
+    @property
+    def diffusion(self) -> jax.Array:
+        """The sum of all terms of t >= 1, `[b]`."""
+        return jnp.sum(self.terms.nats[1:], axis=0)
+
+    @property
+    def total(self) -> jax.Array:
+        """The bound on -log p(x0) per image, `[b]`."""
+        return self.prior + self.diffusion + self.reconstruction
+
+
+def bound_nats(
+    reverse: ReverseProcess,
+    denoise: Denoise,
+    levels: int | None,
+    keys: jax.Array,
+    x0: jax.Array,
+    every: int = 1,
+) -> Bound:
+    """The whole bound, one draw of x_t per image and stratum of `every` steps.
+
+    Arguments as in `stratum_terms`.
+    """
+    runs = strata(reverse.schedule.steps, every)
+    terms = stratum_terms(reverse, denoise, levels, keys, x0, runs)
+    return Bound(prior_nats(reverse.schedule, x0), terms)

@@ -18,13 +18,16 @@ def log_density(x: jax.Array, mean: jax.Array, log_var: jax.Array) -> jax.Array:
     return -0.5 * (LOG_2PI + log_var + jnp.square(x - mean) * jnp.exp(-log_var))
 
 
-def _expm1_plus(d: jax.Array) -> jax.Array:
-    """exp(-d) - 1 + d, by its series near zero, where the three terms cancel."""
+def kl_of_variances(d: jax.Array) -> jax.Array:
+    """KL of two Gaussians of equal means, d = log_var_p - log_var_q: (exp(-d) - 1 + d) / 2.
+
+    Near zero, where the three terms cancel, by its series.
+    """
     small = jnp.where(jnp.abs(d) < 0.1, d, 0.0)
     series = jnp.ones_like(small)
     for n in range(9, 2, -1):
         series = 1.0 - small / n * series
-    return jnp.where(jnp.abs(d) < 0.1, 0.5 * jnp.square(small) * series, jnp.expm1(-d) + d)
+    return 0.5 * jnp.where(jnp.abs(d) < 0.1, 0.5 * jnp.square(small) * series, jnp.expm1(-d) + d)
 
 
 def kl(mean_q, log_var_q, mean_p, log_var_p) -> jax.Array:
@@ -33,7 +36,7 @@ def kl(mean_q, log_var_q, mean_p, log_var_p) -> jax.Array:
     KL = (exp(-d) - 1 + d + (mean_q - mean_p)^2 exp(-log_var_p)) / 2,  d = log_var_p - log_var_q
     """
     shift = jnp.square(mean_q - mean_p) * jnp.exp(-log_var_p)
-    return 0.5 * (_expm1_plus(log_var_p - log_var_q) + shift)
+    return kl_of_variances(log_var_p - log_var_q) + 0.5 * shift
 
 
 def kl_full(mean_q, cov_q, mean_p, cov_p) -> jax.Array:

@@ -16,6 +16,10 @@ class Stream(IntEnum):
     FLIP = 4
     SAMPLE = 5
     EVALUATE = 6
+    DEQUANTISE = 7
+    TRAJECTORY = 8
+    PROBE = 9
+    PROGRESSIVE = 10
 
 
 def stream_key(seed: int, stream: Stream, step: int | jax.Array = 0) -> jax.Array:
@@ -36,3 +40,8 @@ def image_keys(key: jax.Array, index: jax.Array) -> jax.Array:
 def image_normal(keys: jax.Array, shape: tuple[int, ...]) -> jax.Array:
     """Standard normal noise `[b, *shape]`, image i drawn from `keys[i]` alone."""
     return jax.vmap(lambda key: jax.random.normal(key, shape))(keys)
+
+
+def image_uniform(keys: jax.Array) -> jax.Array:
+    """One number in [0, 1) per image `[b]`, each drawn from its own key."""
+    return jax.vmap(jax.random.uniform)(keys)

@@ -1,45 +1,50 @@
-"""Training objectives: the weighted squared error of the network's own output, and how t is drawn.
+"""Training objectives: what a network's output at one noised image costs, per image.
 
-To add a weight: write a function of the schedule and the prediction that returns a float64 table
-`[T]`, the weight of the squared error of x0, and add its line to `WEIGHTS`.
+To add a weight: write a function of the prediction that returns a float64 table `[T]`, the weight
+of the squared error of x0, and add its line to `WEIGHTS`. To add a loss: write a function
+like `weighted` and add its line to `LOSSES`.
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from diffusion_jax.core.arrays import at, mean_event
-from diffusion_jax.core.keys import image_keys
-from diffusion_jax.core.predictions import Prediction
-from diffusion_jax.core.process import q_sample
-from diffusion_jax.core.schedules import Schedule
+from diffusion_jax.core.bound import term_nats
+from diffusion_jax.core.gaussian import bits_per_dim
+from diffusion_jax.core.predictions import Denoised, Prediction, split_output
+from diffusion_jax.core.process import ReverseProcess, q_sample
+
+BOUND_IN_HYBRID = 1e-3  # Nichol & Dhariwal 2021, eq. 16
 
 
-def _simple(schedule: Schedule, meaning: Prediction) -> np.ndarray:
+def _simple(meaning: Prediction) -> np.ndarray:
     """(d / noise)^2: weight one on the output; for eps, L_simple (Ho et al. 2020, eq. 14)."""
-    return np.square(meaning.d / meaning.noise)
+    return np.square(meaning.d / meaning.schedule.noise)
 
 
-def _bound(schedule: Schedule, meaning: Prediction) -> np.ndarray:
+def _bound(meaning: Prediction) -> np.ndarray:
     """(SNR_{t-1} - SNR_t) / 2, and 1 / (2 noise^2) for the decoder (Kingma et al. 2021, eq. 13)."""
-    snr = np.exp(schedule.log_snr)
-    return 0.5 * np.append(1.0 / np.square(schedule.noise[0]), snr[:-1] - snr[1:])
+    snr = np.exp(meaning.schedule.log_snr)
+    return 0.5 * np.append(1.0 / np.square(meaning.schedule.noise[0]), snr[:-1] - snr[1:])
 
 
-def _snr(schedule: Schedule, meaning: Prediction) -> np.ndarray:
-    return np.exp(schedule.log_snr)
+def _snr(meaning: Prediction) -> np.ndarray:
+    """SNR: the squared error of eps, whatever is predicted."""
+    return np.exp(meaning.schedule.log_snr)
 
 
-def _truncated_snr(schedule: Schedule, meaning: Prediction) -> np.ndarray:
+def _truncated_snr(meaning: Prediction) -> np.ndarray:
     """max(SNR, 1) (Salimans & Ho 2022, section 4)."""
-    return np.maximum(np.exp(schedule.log_snr), 1.0)
+    return np.maximum(np.exp(meaning.schedule.log_snr), 1.0)
 
 
-def _min_snr(schedule: Schedule, meaning: Prediction) -> np.ndarray:
+def _min_snr(meaning: Prediction) -> np.ndarray:
     """min(SNR, 5) (Hang et al. 2023, section 3.4)."""
-    return np.minimum(np.exp(schedule.log_snr), 5.0)
+    return np.minimum(np.exp(meaning.schedule.log_snr), 5.0)
 
 
 WEIGHTS = {
@@ -51,57 +56,83 @@ WEIGHTS = {
 }
 
 
+class Model(NamedTuple):
+    """What a loss has to know beyond the network.
+
+    weight: a name in `WEIGHTS`.
+    levels: of the data, for the discretised decoder.
+    """
+
+    meaning: Prediction
+    reverse: ReverseProcess
+    weight: str
+    levels: int
+
+
+def _weighted(model: Model, prediction: jax.Array, x0, eps, t) -> jax.Array:
+    """weight_t |x0 - x0_hat|^2 = weight_t (noise/d)^2 |y - y_hat|^2; the factor is float64."""
+    meaning = model.meaning
+    scale = WEIGHTS[model.weight](meaning) * np.square(meaning.schedule.noise / meaning.d)
+    error = mean_event(jnp.square(prediction - meaning.target(x0, eps, t)), t)
+    return at(scale, t, error) * error
+
+
+def _bound_bits(model: Model, prediction: jax.Array, var_output, x0, eps, t) -> jax.Array:
+    """T times the term of the bound at t, in bits/dim: over uniform t its mean is the bound's sum.
+
+    The prior's term is left out: nothing that is learned enters it.
+    """
+    meaning, dims = model.meaning, x0[0].size
+    xt = q_sample(meaning.schedule, x0, t, eps)
+    x0_hat, eps_hat = meaning.to_x0(prediction, xt, t), meaning.to_eps(prediction, xt, t)
+    denoised = Denoised(x0_hat, eps_hat, var_output)
+    nats = term_nats(model.reverse, denoised, x0, eps, t, model.levels)
+    return meaning.schedule.steps * bits_per_dim(nats, dims)
+
+
+def weighted(model: Model, output: jax.Array, x0, eps, t) -> jax.Array:
+    """The weighted squared error, mean over dimensions (Ho et al. 2020, eqs. 12 and 14)."""
+    return _weighted(model, split_output(output, x0)[0], x0, eps, t)
+
+
+def bound(model: Model, output: jax.Array, x0, eps, t) -> jax.Array:
+    """The variational bound itself, means and variances, in bits/dim (Ho et al. 2020, eq. 5)."""
+    return _bound_bits(model, *split_output(output, x0), x0, eps, t)
+
+
+def hybrid(model: Model, output: jax.Array, x0, eps, t) -> jax.Array:
+    """weighted + 0.001 bound, whose gradient reaches the variances alone.
+
+    (Nichol & Dhariwal 2021, eq. 16 and section 3.1.)
+    """
+    prediction, var_output = split_output(output, x0)
+    held = jax.lax.stop_gradient(prediction)
+    learned = BOUND_IN_HYBRID * _bound_bits(model, held, var_output, x0, eps, t)
+    return _weighted(model, prediction, x0, eps, t) + learned
+
+
+LOSSES = {"weighted": weighted, "bound": bound, "hybrid": hybrid}
+
+
 def training_loss(
-    schedule: Schedule,
-    meaning: Prediction,
-    weight: str,
+    model: Model,
+    loss: str,
     network: Callable[[jax.Array, jax.Array], jax.Array],
     x0: jax.Array,
     t: jax.Array,
     eps: jax.Array,
 ) -> jax.Array:
-    """Weighted squared error of x0 per image, averaged over dimensions, taken on the output.
-
-    weight_t |x0 - x0_hat|^2 = weight_t (noise/d)^2 |y - y_hat|^2; the factor is made in float64.
+    """The loss of each image at its step and noise.
 
     Args:
-        network: `(x_t, t) -> output`.
+        loss: a name in `LOSSES`.
+        network: `(x_t, time) -> output`.
         x0, eps: `[b, h, w, c]`.
         t: int32 `[b]`.
 
     Returns:
         `[b]`.
     """
-    scale = WEIGHTS[weight](schedule, meaning) * np.square(meaning.noise / meaning.d)
-    output = network(q_sample(schedule, x0, t, eps), t)
-    error = mean_event(jnp.square(output - meaning.target(x0, eps, t)), t)
-    return at(scale, t, error) * error
-
-
-def uniform_t(key: jax.Array, index: jax.Array, batch: int, steps: int) -> jax.Array:
-    """Draw t uniformly and independently for each image.
-
-    Args:
-        key: one key for the whole batch, on all devices.
-        index: int32 `[b]`, positions in the whole batch of the images at hand.
-        batch: size of the whole batch.
-        steps: T.
-
-    Returns:
-        int32 `[b]`, 0-based.
-    """
-    draw = jax.vmap(lambda each: jax.random.randint(each, (), 0, steps))
-    return draw(image_keys(key, index))
-
-
-def stratified_t(key: jax.Array, index: jax.Array, batch: int, steps: int) -> jax.Array:
-    """Draw t evenly over the batch: floor(T frac(u + i/batch)), with one u for the whole batch.
-
-    Each t is uniform on its own, so the loss stays unbiased, with less variance (Kingma et al.
-    2021, appendix I.1). Arguments as in `uniform_t`.
-    """
-    position = jnp.mod(jax.random.uniform(key) + index / batch, 1.0)
-    return jnp.minimum((position * steps).astype(jnp.int32), steps - 1)
-
-
-TIMESTEPS = {"stratified": stratified_t, "uniform": uniform_t}
+    schedule = model.meaning.schedule
+    output = network(q_sample(schedule, x0, t, eps), at(schedule.time, t, t))
+    return LOSSES[loss](model, output, x0, eps, t)

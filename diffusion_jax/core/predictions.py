@@ -50,13 +50,16 @@ PREDICTIONS = {"eps": _eps, "x0": _x0, "v": _v, "score": _score, "mean": _mean}
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """One meaning of the output on one schedule: float64 tables `[T]` of a, b, signal, noise, d."""
+    """One meaning of the output on one schedule: float64 tables `[T]` of a and b."""
 
+    schedule: Schedule
     a: np.ndarray
     b: np.ndarray
-    signal: np.ndarray
-    noise: np.ndarray
-    d: np.ndarray
+
+    @property
+    def d(self) -> np.ndarray:
+        """d = signal b - noise a: where it vanishes, the output does not determine x0."""
+        return self.schedule.signal * self.b - self.schedule.noise * self.a
 
     def target(self, x0: jax.Array, eps: jax.Array, t: jax.Array) -> jax.Array:
         """The output a perfect network would give: y = a x0 + b eps."""
@@ -64,11 +67,19 @@ class Prediction:
 
     def to_x0(self, y: jax.Array, xt: jax.Array, t: jax.Array) -> jax.Array:
         """x0 = (b x_t - noise y) / d."""
-        return at(self.b / self.d, t, xt) * xt - at(self.noise / self.d, t, xt) * y
+        noise = self.schedule.noise
+        return at(self.b / self.d, t, xt) * xt - at(noise / self.d, t, xt) * y
 
     def to_eps(self, y: jax.Array, xt: jax.Array, t: jax.Array) -> jax.Array:
         """eps = (signal y - a x_t) / d."""
-        return at(self.signal / self.d, t, xt) * y - at(self.a / self.d, t, xt) * xt
+        signal = self.schedule.signal
+        return at(signal / self.d, t, xt) * y - at(self.a / self.d, t, xt) * xt
+
+    def on(self, grid: Schedule) -> "Prediction":
+        """The same meaning between the training steps: a and b interpolated in time."""
+        known = self.schedule.time
+        a, b = (np.interp(grid.time, known, table) for table in (self.a, self.b))
+        return Prediction(grid, a, b)
 
 
 def prediction(name: str, schedule: Schedule) -> Prediction:
@@ -77,22 +88,31 @@ def prediction(name: str, schedule: Schedule) -> Prediction:
     Raises:
         ValueError: at some step the output does not determine x0 and eps (d or noise vanishes).
     """
-    a, b = PREDICTIONS[name](schedule)
-    d = schedule.signal * b - schedule.noise * a
-    lost = np.flatnonzero((d == 0.0) | (schedule.noise == 0.0) | ~np.isfinite(d))
+    meaning = Prediction(schedule, *PREDICTIONS[name](schedule))
+    lost = np.flatnonzero((meaning.d == 0.0) | (schedule.noise == 0.0) | ~np.isfinite(meaning.d))
     if lost.size:
         raise ValueError(f"prediction '{name}' does not determine x0 at step t = {lost[0]}")
-    return Prediction(a, b, schedule.signal, schedule.noise, d)
+    return meaning
 
 
 class Denoised(NamedTuple):
-    """What a denoiser knows of x_t: the clean image and the noise, shaped like x_t."""
+    """What a denoiser knows of x_t: the clean image and the noise, shaped like x_t.
+
+    `var_output` is what a network with learned variances says of them, see `process.VARIANCES`.
+    """
 
     x0: jax.Array
     eps: jax.Array
+    var_output: jax.Array | None = None
 
 
 Denoise = Callable[[jax.Array, jax.Array], Denoised]
+
+
+def split_output(output: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array | None]:
+    """The prediction and, from a network with twice the channels of x, the variance's half."""
+    channels = x.shape[-1]
+    return output[..., :channels], output[..., channels:] if output.shape[-1] > channels else None
 
 
 def denoiser(
@@ -104,17 +124,19 @@ def denoiser(
     x_t = signal x0 + noise eps still holds.
 
     Args:
-        network: `(x_t, t) -> output`, shaped like x_t.
-        meaning: what the output means.
+        network: `(x_t, time) -> output`, with the channels of x_t, or twice as many.
+        meaning: what the output means; its schedule is the one that `t` counts along.
         clip: whether to hold x0 in the range of images.
     """
 
     def denoise(x: jax.Array, t: jax.Array) -> Denoised:
-        y = network(x, t)
+        schedule = meaning.schedule
+        y, var_output = split_output(network(x, at(schedule.time, t, t)), x)
         x0 = meaning.to_x0(y, x, t)
         if not clip:
-            return Denoised(x0, meaning.to_eps(y, x, t))
+            return Denoised(x0, meaning.to_eps(y, x, t), var_output)
         x0 = jnp.clip(x0, -1.0, 1.0)
-        return Denoised(x0, (x - at(meaning.signal, t, x) * x0) / at(meaning.noise, t, x))
+        eps = (x - at(schedule.signal, t, x) * x0) / at(schedule.noise, t, x)
+        return Denoised(x0, eps, var_output)
 
     return denoise

@@ -1,12 +1,18 @@
-"""The forward process, its posterior, and the model's reverse step."""
+"""The forward process, its posterior, and the model's reverse process.
 
+To add a variance: write a function from `Moves` to a `LogVariance` and add its line to `VARIANCES`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from diffusion_jax.core.arrays import at
-from diffusion_jax.core.predictions import Denoise
+from diffusion_jax.core.predictions import Denoise, Denoised
 from diffusion_jax.core.schedules import Moves, Schedule, single_steps
 
 
@@ -46,30 +52,123 @@ def q_posterior(schedule: Schedule, x0: jax.Array, xt: jax.Array, t: jax.Array) 
     return Gaussian(mean, at(row.posterior_var, t, xt))
 
 
-def _with_decoder(var: np.ndarray, row: Moves) -> np.ndarray:
-    """The step onto the data is the decoder, whose own variance is that of the first noise."""
-    return np.where(row.s < 0, row.forward_var, var)
+class LogVariance(NamedTuple):
+    """The model's log-variance at every move: offset + span * (the network's variance output).
+
+    Both are float64 tables; the span is 0 where the variance is fixed.
+    """
+
+    offset: np.ndarray
+    span: np.ndarray
 
 
-def fixed_small(row: Moves) -> np.ndarray:
+def _fixed(var: np.ndarray) -> LogVariance:
+    return LogVariance(np.log(var), np.zeros_like(var))
+
+
+def _smallest(row: Moves) -> np.ndarray:
+    """The posterior's variance; the step onto the data has none: there the decoder's, as below."""
+    return np.where(row.s < 0, row.forward_var, row.posterior_var)
+
+
+def fixed_small(row: Moves) -> LogVariance:
     """The posterior's variance: optimal if the data were a point (Ho et al. 2020, section 3.2)."""
-    return _with_decoder(row.posterior_var, row)
+    return _fixed(_smallest(row))
 
 
-def fixed_large(row: Moves) -> np.ndarray:
+def fixed_large(row: Moves) -> LogVariance:
     """The forward variance beta: optimal if the data were N(0, I) (Ho et al. 2020, section 3.2)."""
-    return row.forward_var
+    return _fixed(row.forward_var)
 
 
-VARIANCES = {"fixed_small": fixed_small, "fixed_large": fixed_large}
+def learned_range(row: Moves) -> LogVariance:
+    """Between both fixed ones, on the log scale: output -1 is the small, +1 the large one.
+
+    log var = v log beta_t + (1 - v) log beta~_t, v = (output + 1)/2 (Nichol & Dhariwal 2021,
+    eq. 15); the decoder's variance stays fixed.
+    """
+    low, high = np.log(_smallest(row)), np.log(row.forward_var)
+    return LogVariance(0.5 * (low + high), 0.5 * (high - low))
+
+
+def learned_diagonal(row: Moves) -> LogVariance:
+    """Any diagonal: the output is the log of the variance over beta_t (Ho et al. 2020, table 2)."""
+    return LogVariance(np.log(row.forward_var), np.ones_like(row.forward_var))
+
+
+class Variance(NamedTuple):
+    """A choice of the model's variance, and whether the network has a say in it."""
+
+    log_var: Callable[[Moves], LogVariance]
+    learned: bool
+
+
+VARIANCES = {
+    "fixed_small": Variance(fixed_small, learned=False),
+    "fixed_large": Variance(fixed_large, learned=False),
+    "learned_range": Variance(learned_range, learned=True),
+    "learned_diagonal": Variance(learned_diagonal, learned=True),
+}
+
+
+def _first_noise(schedule: Schedule) -> float:
+    """1 - alpha_bar of the first step: the noise that the decoder has to take away."""
+    return float(np.square(schedule.noise[0]))
+
+
+def _clipped(schedule: Schedule) -> float:
+    """The second step's posterior variance, as in Ho et al.'s code.
+
+    It breaks the bound on schedules whose first step is much larger than the second (log-SNR).
+    """
+    if schedule.steps < 2:
+        raise ValueError("the decoder 'clipped' takes the variance of the second of >= 2 steps")
+    return float(single_steps(schedule).posterior_var[1])
+
+
+DECODERS = {"first_noise": _first_noise, "clipped": _clipped}
+
+
+@dataclass(frozen=True, eq=False)
+class ReverseProcess:
+    """The model's chain p(x_{t-1} | x_t) but for its network: moves and variances, row t step t."""
+
+    schedule: Schedule
+    moves: Moves
+    log_var: LogVariance
+
+    def log_var_change(self, denoised: Denoised, t: jax.Array, x: jax.Array) -> jax.Array:
+        """What the network adds to the log-variance's offset: span * output, 0 if it is fixed."""
+        if denoised.var_output is None:
+            return jnp.zeros((), x.dtype)
+        return at(self.log_var.span, t, x) * denoised.var_output
+
+    def gaussian(self, denoised: Denoised, xt: jax.Array, t: jax.Array) -> Gaussian:
+        """p(x_{t-1} | x_t): the posterior's mean at the predicted x0 (Ho et al. 2020, eq. 11)."""
+        mean, _ = q_posterior(self.schedule, denoised.x0, xt, t)
+        var = at(np.exp(self.log_var.offset), t, xt)
+        return Gaussian(mean, var * jnp.exp(self.log_var_change(denoised, t, xt)))
+
+
+def reverse_process(
+    schedule: Schedule, variance: str, decoder: str = "first_noise"
+) -> ReverseProcess:
+    """The reverse process with these entries of `VARIANCES` and `DECODERS`.
+
+    Raises:
+        ValueError: the schedule has too few steps for the decoder.
+    """
+    row = single_steps(schedule)
+    log_var = VARIANCES[variance].log_var(row)
+    log_var.offset[0] = np.log(DECODERS[decoder](schedule))
+    return ReverseProcess(schedule, row, log_var)
 
 
 def p_mean_variance(
-    schedule: Schedule, denoise: Denoise, variance: str, xt: jax.Array, t: jax.Array
+    reverse: ReverseProcess, denoise: Denoise, xt: jax.Array, t: jax.Array
 ) -> Gaussian:
-    """The model's reverse step p(x_{t-1} | x_t): the posterior's mean at the predicted x0.
+    """The model's reverse step p(x_{t-1} | x_t) (Ho et al. 2020, eq. 1).
 
-    Whether x0 is clipped is the denoiser's setting (Ho et al. 2020, eqs. 1 and 11).
+    Whether x0 is clipped is the denoiser's setting.
     """
-    mean, _ = q_posterior(schedule, denoise(xt, t).x0, xt, t)
-    return Gaussian(mean, at(VARIANCES[variance](single_steps(schedule)), t, xt))
+    return reverse.gaussian(denoise(xt, t), xt, t)

@@ -16,11 +16,13 @@ class Schedule:
     """The marginals q(x_t | x0) = N(signal x0, noise^2 I) of each step t = 0 .. T-1.
 
     Every field is a float64 table `[T]`; `log_snr` = log(signal^2 / noise^2) falls strictly.
+    `time` is what the network is told: t itself on the training steps, fractions between them.
     """
 
     log_snr: np.ndarray
     signal: np.ndarray
     noise: np.ndarray
+    time: np.ndarray
 
     @property
     def steps(self) -> int:
@@ -71,14 +73,27 @@ def single_steps(schedule: Schedule) -> Moves:
     return moves(schedule, t, t - 1)
 
 
-def from_log_snr(log_snr: np.ndarray) -> Schedule:
+def from_log_snr(log_snr: np.ndarray, time: np.ndarray | None = None) -> Schedule:
     """The variance-preserving schedule of a log-SNR table: signal^2 = sigmoid(l) = 1 - noise^2."""
     log_snr = np.asarray(log_snr, np.float64)
     return Schedule(
         log_snr=log_snr,
         signal=np.exp(-0.5 * np.logaddexp(0.0, -log_snr)),
         noise=np.exp(-0.5 * np.logaddexp(0.0, log_snr)),
+        time=np.arange(len(log_snr), dtype=np.float64) if time is None else time,
     )
+
+
+def uniform_log_snr(schedule: Schedule, points: int) -> Schedule:
+    """A schedule between the same ends, evenly spaced in log-SNR; times are interpolated.
+
+    Raises:
+        ValueError: `points` is below 2.
+    """
+    if points < 2:
+        raise ValueError(f"a log-SNR grid needs at least 2 points, got {points}")
+    log_snr = np.linspace(schedule.log_snr[0], schedule.log_snr[-1], points)
+    return from_log_snr(log_snr, np.interp(-log_snr, -schedule.log_snr, schedule.time))
 
 
 def _from_log_alpha_bar(log_alpha_bar: np.ndarray) -> Schedule:

@@ -4,18 +4,16 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from diffusion_jax.core.keys import Stream, image_keys, stream_key
 from diffusion_jax.core.predictions import Denoise
 from diffusion_jax.core.schedules import Moves
+from diffusion_jax.evaluation.chunks import pieces, whole_batch
 from diffusion_jax.samplers.base import Sampler
 from diffusion_jax.samplers.sample import scan_moves, start
 from diffusion_jax.training.devices import Shardings
 from diffusion_jax.training.state import TrainState
-
-CHUNKS = 10
 
 
 class Generated(NamedTuple):
@@ -50,9 +48,8 @@ def make_generate(
         layout: where parameters and images live.
         batch_size: at least this many images at once, rounded up to a multiple of the devices.
     """
-    pieces = _pieces(sampler.rows(moves))
-    devices = len(layout.split.device_set)
-    batch_size = -(-batch_size // devices) * devices
+    parts = pieces(sampler.rows(moves))
+    batch_size = whole_batch(batch_size, layout)
     replicated, split = layout
 
     @jax.jit
@@ -69,10 +66,10 @@ def make_generate(
         label = index % classes if classes else None
         keys, state = begin(seed, index)
         chain = []
-        for done, rows in enumerate(pieces, 1):
+        for done, rows in enumerate(parts, 1):
             state = advance(params, label, keys, state, rows)
             chain.append(np.asarray(state.x0))
-            report(done / len(pieces))
+            report(done / len(parts))
         return np.asarray(state.x), np.stack(chain)
 
     def generate(state: TrainState, seed: int, num: int, progress: Callable[[float], None]):
@@ -87,12 +84,3 @@ def make_generate(
             yield Generated(x[:share], chain[:, :share])
 
     return generate
-
-
-def _pieces(rows: Any) -> list[Any]:
-    """Cut a table into up to `CHUNKS` equal pieces, as equal as its length allows."""
-    length = len(jax.tree.leaves(rows)[0])
-    count = max(n for n in range(1, CHUNKS + 1) if length % n == 0)
-    return [
-        jax.tree.map(lambda a, i=i: jnp.asarray(np.split(a, count)[i]), rows) for i in range(count)
-    ]

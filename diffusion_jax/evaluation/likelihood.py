@@ -1,63 +1,194 @@
-"""Bits per dimension of a data set: every term of the bound, over every image."""
+"""Likelihoods of a data set's images, batch by batch on all devices: bound, trajectory, ODE."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from diffusion_jax.core.bound import bound_nats
-from diffusion_jax.core.gaussian import bits_per_dim
-from diffusion_jax.core.keys import Stream, image_keys, stream_key
-from diffusion_jax.core.predictions import Denoise
+from diffusion_jax.core.bound import Terms, prior_nats, strata, stratum_terms
+from diffusion_jax.core.estimators import trajectory_nats
+from diffusion_jax.core.flow import (
+    dequantise,
+    flow_nats,
+    hutchinson,
+    log_bin_nats,
+    rademacher_probes,
+)
+from diffusion_jax.core.keys import Stream, image_keys, image_normal, stream_key
+from diffusion_jax.core.predictions import Denoise, Denoised
+from diffusion_jax.core.process import ReverseProcess, q_sample
 from diffusion_jax.core.schedules import Schedule
 from diffusion_jax.data.dataset import Dataset
 from diffusion_jax.data.transforms import to_unit_range
+from diffusion_jax.evaluation.chunks import pieces, whole_batch
+from diffusion_jax.training.devices import Shardings
+
+PROBES = 4  # of Hutchinson's estimator, per image
+
+MakeDenoise = Callable[[Any, Any], Denoise]
+Progress = Callable[[float], None]
 
 
-class BitsPerDim(NamedTuple):
-    """Per image `[n]`; total = prior + diffusion + reconstruction."""
+class Images(NamedTuple):
+    """A batch on the devices: integer levels, labels, and each image's position in the split."""
 
-    prior: np.ndarray
-    diffusion: np.ndarray
-    reconstruction: np.ndarray
-
-    @property
-    def total(self) -> np.ndarray:
-        """The bound on -log2 p(x0) per dimension."""
-        return self.prior + self.diffusion + self.reconstruction
+    levels: Any
+    labels: Any
+    index: Any
 
 
-def bits_per_dim_of(
-    dataset: Dataset,
-    schedule: Schedule,
-    variance: str,
-    denoise: Callable[[Any, jax.Array], Denoise],
-    params: Any,
-    seed: int = 0,
-    batch_size: int = 360,
-) -> BitsPerDim:
-    """The bound of each image, one draw of noise per image and step, all T steps.
+class Measure(NamedTuple):
+    """One kind of likelihood: its name, and per-image arrays of a batch, images on the last axis.
+
+    run: `(params, Images, progress) -> {name: [..., b]}`; progress hears fractions of the batch.
+    """
+
+    name: str
+    run: Callable[[Any, Images, Progress], dict[str, np.ndarray]]
+
+
+def batches(dataset: Dataset, num: int, batch_size: int, layout: Shardings):
+    """Images 0 .. num-1 in batches of one shape: `(how many count, Images)`, one after another.
+
+    The last batch is filled up with the split's first images.
+    """
+    batch_size = whole_batch(batch_size, layout)
+    for first in range(0, num, batch_size):
+        index = np.arange(first, first + batch_size, dtype=np.int32)
+        row = index % len(dataset.images)
+        images = Images(dataset.images[row], dataset.labels[row], index)
+        yield min(batch_size, num - first), jax.device_put(images, layout.split)
+
+
+def _keys(seed: int, stream: Stream, images: Images) -> jax.Array:
+    return image_keys(stream_key(seed, stream), images.index)
+
+
+def _dequantised(seed: int, images: Images, levels: int) -> jax.Array:
+    draw = jax.vmap(lambda key: jax.random.uniform(key, images.levels.shape[1:]))
+    uniform = draw(_keys(seed, Stream.DEQUANTISE, images))
+    return dequantise(images.levels.astype(jnp.float32), uniform, levels)
+
+
+def _exactly(function: Callable) -> Any:
+    """Compile with full float32 products, which accelerators would round."""
+
+    def exact(*arguments):
+        with jax.default_matmul_precision("highest"):
+            return function(*arguments)
+
+    return jax.jit(exact)
+
+
+def bound(
+    reverse: ReverseProcess,
+    denoise: MakeDenoise,
+    levels: int,
+    every: int,
+    seed: int,
+    dequantised: bool = False,
+) -> Measure:
+    """Every term of the bound: `prior` `[b]` and `Terms` `[s, b]`, one stratum a row.
+
+    With `dequantised` the data are continuous, spread evenly over their levels' bins, and so is
+    the decoder, whose density times the bins' volume stands for their probability.
 
     Args:
         denoise: `(params, label) -> denoiser`.
-        batch_size: images at once; the last batch may be smaller.
+        every: steps per stratum.
     """
-    dims = int(np.prod(dataset.images.shape[1:]))
-    key = stream_key(seed, Stream.EVALUATE)
 
-    @jax.jit
-    def terms(params, images, label, index):
-        x0 = to_unit_range(images, dataset.levels)
-        keys = image_keys(key, index)
-        with jax.default_matmul_precision("highest"):
-            bound = bound_nats(schedule, variance, denoise(params, label), dataset.levels, keys, x0)
-        parts = (bound.prior, bound.terms[1:].sum(0), bound.terms[0])
-        return [bits_per_dim(part, dims) for part in parts]
+    def x0_of(images: Images):
+        if dequantised:
+            return _dequantised(seed, images, levels)
+        return to_unit_range(images.levels, levels)
 
-    batches = []
-    for first in range(0, len(dataset.images), batch_size):
-        part = slice(first, first + batch_size)
-        images, labels = dataset.images[part], dataset.labels[part]
-        batches.append(terms(params, images, labels, np.arange(first, first + len(images))))
-    return BitsPerDim(*(np.concatenate(part) for part in zip(*batches, strict=True)))
+    @_exactly
+    def prior(images: Images):
+        return prior_nats(reverse.schedule, x0_of(images))
+
+    @_exactly
+    def terms(params, images: Images, runs) -> Terms:
+        decoder = None if dequantised else levels
+        given = denoise(params, images.labels)
+        keys = _keys(seed, Stream.EVALUATE, images)
+        return stratum_terms(reverse, given, decoder, keys, x0_of(images), runs)
+
+    parts = pieces(strata(reverse.schedule.steps, every))
+
+    def run(params, images: Images, progress: Progress):
+        done = []
+        for count, runs in enumerate(parts, 1):
+            done.append(jax.tree.map(np.asarray, terms(params, images, runs)))
+            progress(count / len(parts))
+        whole = jax.tree.map(lambda *rows: np.concatenate(rows), *done)
+        if dequantised:
+            whole.nats[0] -= log_bin_nats(levels, images.levels[0].size)
+        return {"prior": np.asarray(prior(images)), **whole._asdict()}
+
+    return Measure("bound_dequantised" if dequantised else "bound", run)
+
+
+def trajectory(reverse: ReverseProcess, denoise: MakeDenoise, levels: int, seed: int) -> Measure:
+    """The bound once more, from one whole trajectory per image: `nats` `[b]`."""
+
+    @_exactly
+    def nats(params, images: Images):
+        x0, keys = to_unit_range(images.levels, levels), _keys(seed, Stream.TRAJECTORY, images)
+        return trajectory_nats(reverse, denoise(params, images.labels), levels, keys, x0)
+
+    return _single("trajectory", nats)
+
+
+def ode(grid: Schedule, denoise: Callable[[Any, Any], Denoise], levels: int, seed: int) -> Measure:
+    """-log of the probability-flow ODE's density over the bins: `nats` `[probes, b]`.
+
+    Args:
+        grid: the noise levels that the ODE is solved along.
+        denoise: `(params, label) -> denoiser` along that grid.
+    """
+
+    @_exactly
+    def nats(params, images: Images):
+        x = _dequantised(seed, images, levels)
+        keys = _keys(seed, Stream.PROBE, images)
+        divergence = hutchinson(rademacher_probes(keys, PROBES, x.shape[1:]))
+        # The image is put where the grid begins; the factor of each dimension counts as volume.
+        density = flow_nats(grid, denoise(params, images.labels), divergence, grid.signal[0] * x)
+        volume = log_bin_nats(levels, x[0].size) + x[0].size * float(np.log(grid.signal[0]))
+        return density - volume
+
+    return _single("ode", nats)
+
+
+def _single(name: str, nats: Callable) -> Measure:
+    def run(params, images: Images, progress: Progress):
+        done = np.asarray(nats(params, images))
+        progress(1.0)
+        return {"nats": done}
+
+    return Measure(name, run)
+
+
+def progressive(
+    schedule: Schedule, denoise: MakeDenoise, levels: int, seed: int, steps: list[int]
+) -> Callable[[Any, Images], Denoised]:
+    """Predictions from x_t at each of `steps`: what a receiver sees who has read so far.
+
+    (Ho et al. 2020, section 4.3.) `(params, images) -> Denoised [len(steps), b, h, w, c]`.
+    """
+
+    @_exactly
+    def predict(params, images: Images):
+        x0 = to_unit_range(images.levels, levels)
+        eps = image_normal(_keys(seed, Stream.PROGRESSIVE, images), x0.shape[1:])
+
+        def at_step(t):
+            t = jnp.full(x0.shape[:1], t)
+            return denoise(params, images.labels)(q_sample(schedule, x0, t, eps), t)
+
+        return jax.lax.map(at_step, jnp.asarray(steps))
+
+    return predict

@@ -16,16 +16,23 @@ ITEMS = ("state", "ema")
 
 
 class Checkpoints:
-    """The folder `checkpoints/<step>/` of one run; `save` returns before the data is on disk."""
+    """The folder `checkpoints/<step>/` of one run; `save` returns before the data is on disk.
 
-    def __init__(self, folder: Path, keep: int | None = None):
-        self._folder = folder
+    Args:
+        about: what the parameters mean, as short texts; saved with them, compared on restoring.
+        keep: how many to keep; None opens the folder for reading.
+    """
+
+    def __init__(self, folder: Path, about: dict[str, str], keep: int | None = None):
+        self._folder, self._about = folder, about
         if keep is not None:
             self._set_incomplete_aside()
         options = ocp.CheckpointManagerOptions(
             max_to_keep=keep, create=keep is not None, step_prefix=None
         )
-        self._manager = ocp.CheckpointManager(folder.resolve(), options=options, item_names=ITEMS)
+        self._manager = ocp.CheckpointManager(
+            folder.resolve(), options=options, item_names=(*ITEMS, "about")
+        )
         self._pending: int | None = None
 
     def save(self, state: TrainState) -> int | None:
@@ -37,6 +44,7 @@ class Checkpoints:
             args=ocp.args.Composite(
                 state=ocp.args.StandardSave(state._replace(ema=None)._asdict()),
                 ema=ocp.args.StandardSave(state.ema),
+                about=ocp.args.JsonSave(self._about),
             ),
         )
         if not accepted:
@@ -67,7 +75,12 @@ class Checkpoints:
                 path.rename(aside)
 
     def restore(self, step: int, like: TrainState) -> TrainState:
-        """The state saved at `step`, on the devices and in the shapes of `like`."""
+        """The state saved at `step`, on the devices and in the shapes of `like`.
+
+        Raises:
+            UserError: the parameters mean something else by now.
+        """
+        self._check_meaning(step)
         restored = self._manager.restore(
             step,
             args=ocp.args.Composite(
@@ -81,6 +94,18 @@ class Checkpoints:
         """A state that holds the averaged parameters alone, of the given step or the newest.
 
         Raises:
+            UserError: there is no such checkpoint, or its parameters mean something else by now.
+        """
+        found = self.find(step)
+        self._check_meaning(found)
+        args = ocp.args.Composite(ema=ocp.args.StandardRestore(_abstract(like)))
+        ema = self._manager.restore(found, args=args)["ema"]
+        return TrainState(np.int32(found), None, ema, None, None)
+
+    def find(self, step: int | None) -> int:
+        """The given step, or the newest.
+
+        Raises:
             UserError: there is no such checkpoint.
         """
         known = complete_steps(self._folder)
@@ -89,9 +114,18 @@ class Checkpoints:
             what = "no checkpoint" if step is None else f"no checkpoint of step {step}"
             there = f"there are: {', '.join(map(str, known))}" if known else "train first"
             raise UserError(f"{what} in {self._folder}; {there}")
-        args = ocp.args.Composite(ema=ocp.args.StandardRestore(_abstract(like)))
-        ema = self._manager.restore(found, args=args)["ema"]
-        return TrainState(np.int32(found), None, ema, None)
+        return found
+
+    def _check_meaning(self, step: int) -> None:
+        saved = self._manager.restore(step, args=ocp.args.Composite(about=ocp.args.JsonRestore()))[
+            "about"
+        ]
+        for key, now in self._about.items():
+            if saved.get(key) != now:
+                raise UserError(
+                    f"checkpoint {step} in {self._folder} was trained with the {key} "
+                    f"{saved.get(key)}; config.json now says {now}; restore config.json"
+                )
 
     def close(self) -> None:
         """Wait for the last save and let go of the folder."""

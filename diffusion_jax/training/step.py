@@ -8,9 +8,8 @@ import jax.numpy as jnp
 import optax
 
 from diffusion_jax.core.keys import Stream, image_keys, image_normal, stream_key
-from diffusion_jax.core.objective import TIMESTEPS, training_loss
-from diffusion_jax.core.predictions import Prediction
-from diffusion_jax.core.schedules import Schedule
+from diffusion_jax.core.objective import Model, training_loss
+from diffusion_jax.core.timesteps import Timesteps
 from diffusion_jax.data.transforms import random_flip, to_unit_range
 from diffusion_jax.training.state import TrainState
 
@@ -35,49 +34,58 @@ class Metrics(NamedTuple):
     grad_norm: jax.Array
 
 
-Loss = Callable[[Any, jax.Array, Batch], jax.Array]
+class Losses(NamedTuple):
+    """Each image's step and loss `[b]`, not yet weighted by how t was drawn."""
+
+    t: jax.Array
+    each: jax.Array
+
+
+Loss = Callable[[Any, Any, jax.Array, Batch], tuple[jax.Array, Losses]]
 Step = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
 
 
 def make_loss(
-    schedule: Schedule,
-    meaning: Prediction,
+    model: Model,
+    loss: str,
     network: Callable,
+    timesteps: Timesteps,
     *,
-    weight: str,
-    timesteps: str,
-    levels: int,
     flip: bool,
     seed: int,
     batch_size: int,
 ) -> Loss:
-    """The loss of a batch at a step: `(params, step, batch) -> scalar`, its mean over the images.
+    """The loss of a batch: `(params, memory, step, batch) -> (scalar, Losses)`.
 
-    t, noise, flips and dropout are functions of (seed, step, position in the whole batch) alone.
+    The scalar is the mean over the images; t, noise, flips and dropout are functions of (seed,
+    step, position in the whole batch), and t of the memory of how it is drawn, alone.
 
     Args:
-        network: `(params, x, t, label, dropout_keys) -> output`.
+        loss: a name in `core.objective.LOSSES`.
+        network: `(params, x, time, label, dropout_keys) -> output`.
+        timesteps: how t is drawn.
         batch_size: of the whole batch, over all devices.
     """
 
-    def loss(params, step, batch: Batch):
+    def batch_loss(params, memory, step, batch: Batch):
         def keys(stream: Stream):
             return image_keys(stream_key(seed, stream, step), batch.index)
 
-        x0 = to_unit_range(batch.images, levels)
+        x0 = to_unit_range(batch.images, model.levels)
         if flip:
             x0 = random_flip(keys(Stream.FLIP), x0)
         key = stream_key(seed, Stream.TIMESTEP, step)
-        t = TIMESTEPS[timesteps](key, batch.index, batch_size, schedule.steps)
+        t, weight = timesteps.draw(memory, key, batch.index, batch_size)
         eps = image_normal(keys(Stream.NOISE), x0.shape[1:])
         dropout_keys = keys(Stream.DROPOUT)
 
-        def output(x, t):
-            return network(params, x, t, batch.labels, dropout_keys)
+        def output(x, time):
+            return network(params, x, time, batch.labels, dropout_keys)
 
-        return jnp.mean(training_loss(schedule, meaning, weight, output, x0, t, eps))
+        each = training_loss(model, loss, output, x0, t, eps)
+        return jnp.mean(weight * each), Losses(t, each)
 
-    return loss
+    return batch_loss
 
 
 def ema_decay_at(step: jax.Array, decay: float) -> jax.Array:
@@ -90,6 +98,7 @@ def ema_decay_at(step: jax.Array, decay: float) -> jax.Array:
 
 def make_step(
     loss: Loss,
+    timesteps: Timesteps,
     optimizer: optax.GradientTransformation,
     ema_decay: float,
     axis_name: str | None = None,
@@ -102,14 +111,17 @@ def make_step(
     """
 
     def step(state: TrainState, batch: Batch):
-        value, grads = jax.value_and_grad(loss)(state.params, state.step, batch)
+        gradient = jax.value_and_grad(loss, has_aux=True)
+        (value, losses), grads = gradient(state.params, state.memory, state.step, batch)
         if axis_name is not None:
             value, grads = jax.lax.pmean((value, grads), axis_name)
+            losses = jax.lax.all_gather(losses, axis_name, tiled=True)
+        memory = timesteps.update(state.memory, losses.t, losses.each)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         decay = ema_decay_at(state.step, ema_decay)
         ema = optax.incremental_update(params, state.ema, 1.0 - decay)
-        state = TrainState(state.step + 1, params, ema, opt_state)
+        state = TrainState(state.step + 1, params, ema, opt_state, memory)
         return state, Metrics(value, optax.tree.norm(grads))
 
     return step

@@ -40,3 +40,9 @@ def save_png(path: Path, image: np.ndarray) -> None:
     part = path.with_name(path.name + ".part")
     Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(part, format="PNG")
     part.replace(path)
+
+
+def save_strips(path: Path, rows: np.ndarray) -> None:
+    """One row of pictures an image: `[n, columns, h, w, c]` in [-1, 1]."""
+    count, columns = rows.shape[:2]
+    save_png(path, grid(to_uint8(rows.reshape(count * columns, *rows.shape[2:])), columns))

@@ -1,0 +1,230 @@
+"""`evaluate.py`: from a run's folder to its bits per dimension on a split, term by term."""
+
+import json
+import math
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from diffusion_jax import build, config, run_folder
+from diffusion_jax.checks import check
+from diffusion_jax.commands import cache
+from diffusion_jax.commands.arguments import (
+    Parser,
+    as_path,
+    check_file,
+    named,
+    positive,
+    seed,
+    split_overrides,
+)
+from diffusion_jax.commands.pictures import write_pictures
+from diffusion_jax.commands.restore import restore_ema, restore_raw
+from diffusion_jax.commands.terminal import Images as Progress
+from diffusion_jax.core.process import VARIANCES
+from diffusion_jax.core.schedules import uniform_log_snr
+from diffusion_jax.data.dataset import Source
+from diffusion_jax.data.transforms import to_unit_range
+from diffusion_jax.errors import Diverged, UserError
+from diffusion_jax.evaluation import likelihood, report
+from diffusion_jax.evaluation.parts import Parts, measured
+from diffusion_jax.training import devices
+
+# What a run may be evaluated with other than it was trained with.
+MAY_DIFFER = ("data.dir", "variance", "decoder", "sample.clip")
+
+STRIP_ROWS, STRIP_COLUMNS = 8, 10
+
+
+def main(arguments: list[str]) -> None:
+    """Evaluate every term of the bound on a split and write the report and its pictures."""
+    given, overrides = _parse(arguments)
+    cache.enable()
+    run = run_folder.read(given.workdir)
+    _change(run.config, overrides)
+    parts = build.diffusion(run.config, run.data)
+    if given.every >= max(parts.schedule.steps, 2):
+        raise UserError(f"--every {given.every}: the run has {parts.schedule.steps} steps")
+    source = build.source(run.config, given.split)
+    num = _check_data(source, run, given)
+    layout = devices.shardings(jax.devices())
+    state = (restore_raw if given.raw else restore_ema)(run, parts, given.checkpoint, layout)
+    out = given.out or run.folder / "evaluation" / f"{given.split}_step{state.step}.json"
+    if out.suffix.lower() != ".json":
+        raise UserError(f"--out {out}: expected a name ending in .json")
+    check_file(out)
+    settings = _settings(run, given, num, source.size, int(state.step))
+    print(f"checkpoint {state.step} of {run.folder}: {num} images of {given.split}", flush=True)
+    dataset = source.load()
+    params = jax.device_put(state.ema, layout.replicated)
+    done = Parts(out.with_suffix(".parts"), settings)
+    batches = partial(likelihood.batches, dataset, num, settings["batch_size"], layout)
+    results = {
+        measure.name: measured(
+            measure, params, batches(), done, Progress(num, f"{measure.name}: evaluated")
+        )
+        for measure in _measures(run, parts, given)
+    }
+    _check_finite(results["bound"])
+    result = _report(results, parts, given, settings)
+    _write(out, result)
+    predictions = _predictions(run, parts, given.seed, params, next(iter(batches())))
+    write_pictures(out, result, predictions)
+    done.remove()
+    print(_summary(given.split, result))
+    print(f"wrote {out} and 4 pictures beside it")
+
+
+def _parse(arguments: list[str]):
+    rest, overrides = split_overrides(arguments)
+    parser = Parser(prog="evaluate.py", description="Bits per dimension of a trained run.")
+    parser.add_argument("--workdir", type=as_path, required=True, help="the run's folder")
+    parser.add_argument("--split", type=named, default="test", help="default: test")
+    parser.add_argument("--num", type=positive, help="the first images only; default: all")
+    parser.add_argument(
+        "--every", type=positive, default=1, help="one t drawn from every EVERY; default: every t"
+    )
+    parser.add_argument("--seed", type=seed, default=0, help="of the noise")
+    parser.add_argument("--checkpoint", type=int, metavar="STEP", help="default: the newest")
+    parser.add_argument("--raw", action="store_true", help="the parameters, not their average")
+    parser.add_argument("--batch_size", type=positive, help="default: config.sample.batch_size")
+    parser.add_argument(
+        "--trajectory", action="store_true", help="also sum the bound along whole trajectories"
+    )
+    parser.add_argument(
+        "--ode", type=positive, metavar="STEPS", help="also the probability-flow ODE's likelihood"
+    )
+    parser.add_argument("--out", type=as_path, help="x.json; pictures go beside it")
+    parser.epilog = f"--config.key=value changes one of: {', '.join(MAY_DIFFER)}"
+    return parser.parse_args(rest), overrides
+
+
+def _change(settings, overrides: list[tuple[str, str]]) -> None:
+    learned = VARIANCES[settings.variance].learned
+    for key, text in overrides:
+        if key not in MAY_DIFFER:
+            raise UserError(
+                f"--config.{key}: an evaluation may change only {', '.join(MAY_DIFFER)}"
+            )
+        config.override(settings, key, text)
+    check(settings)
+    if VARIANCES[settings.variance].learned != learned:
+        raise UserError("config.variance: a learned variance is the network's; it cannot change")
+
+
+def _check_data(source: Source, run: run_folder.Run, given) -> int:
+    """How many images to evaluate; refuse data that the run's decoder was not made for."""
+    for name in ("levels", "shape"):
+        ours, theirs = getattr(run.data, name), getattr(source.spec, name)
+        if ours != theirs:
+            raise UserError(
+                f"split '{given.split}' has {name} {theirs}, the run's decoder {ours}; "
+                "set --config.data.dir to the data it was trained on"
+            )
+    if run.config.model.classes and source.classes > run.config.model.classes:
+        raise UserError(
+            f"split '{given.split}' has {source.classes} classes, the network "
+            f"{run.config.model.classes}"
+        )
+    if given.num and given.num > source.size:
+        raise UserError(f"--num {given.num}: split '{given.split}' has {source.size} images")
+    return given.num or source.size
+
+
+def _settings(run: run_folder.Run, given, num: int, size: int, step: int) -> dict[str, Any]:
+    """Everything that the report's numbers depend on."""
+    part = run.config
+    return {
+        "data": part.data.name,
+        "split": given.split,
+        "images": num,
+        "images_in_split": size,
+        "levels": run.data.levels,
+        "checkpoint": step,
+        "ema": not given.raw,
+        "seed": given.seed,
+        "steps": part.schedule.steps,
+        "every": given.every,
+        "t": "0-based; with every > 1 one t is drawn per image from each run of that many",
+        "noise_draws_per_term": 1,
+        "clip": part.sample.clip,
+        "variance": part.variance,
+        "decoder": part.decoder,
+        "cdf": "exact normal CDF over each level's bin, open ends",
+        "batch_size": given.batch_size or part.sample.batch_size,
+        "ode_steps": given.ode,
+        "trajectory": given.trajectory,
+        "devices": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
+        "versions": run_folder.versions(),
+    }
+
+
+def _measures(run: run_folder.Run, parts: build.Diffusion, given) -> list[likelihood.Measure]:
+    def denoise(params, label, grid=None):
+        return parts.denoise(params, label, run.config.sample.clip, grid)
+
+    levels, reverse = run.data.levels, parts.reverse
+    wanted = [likelihood.bound(reverse, denoise, levels, given.every, given.seed)]
+    if given.trajectory:
+        wanted.append(likelihood.trajectory(reverse, denoise, levels, given.seed))
+    if given.ode:
+        grid = uniform_log_snr(parts.schedule, given.ode + 1)
+        wanted += [
+            likelihood.bound(reverse, denoise, levels, given.every, given.seed, dequantised=True),
+            likelihood.ode(
+                grid, lambda params, label: denoise(params, label, grid), levels, given.seed
+            ),
+        ]
+    return wanted
+
+
+def _check_finite(bound: dict[str, np.ndarray]) -> None:
+    total = bound["prior"] + bound["nats"].sum(0)
+    lost = np.flatnonzero(~np.isfinite(total))
+    if lost.size:
+        raise Diverged(f"the bound of image {lost[0]} is not finite: the parameters have diverged")
+
+
+def _report(results, parts: build.Diffusion, given, settings) -> dict[str, Any]:
+    dims, steps = math.prod(parts.data.shape), parts.schedule.steps
+    result = {
+        "bits_per_dim": report.bits_per_dim(results["bound"], dims),
+        "per_timestep": report.per_timestep(results["bound"], steps, given.every, dims),
+    }
+    if given.trajectory:
+        nats = results["trajectory"]["nats"]
+        result["trajectory"] = report.trajectory(results["bound"], nats, dims)
+    if given.ode:
+        nats, bound = results["ode"]["nats"], results["bound_dequantised"]
+        result["ode"] = report.ode(nats, bound, dims, given.ode)
+    return {**result, "settings": settings}
+
+
+def _predictions(run: run_folder.Run, parts: build.Diffusion, seed: int, params, batch):
+    """x0 predicted from ever less noise, and last the image itself: `[n, columns, h, w, c]`."""
+    count, images = batch
+    steps = np.linspace(parts.schedule.steps - 1, 0, STRIP_COLUMNS).astype(int).tolist()
+    levels, clip = run.data.levels, run.config.sample.clip
+    predict = likelihood.progressive(
+        parts.schedule, lambda p, label: parts.denoise(p, label, clip), levels, seed, steps
+    )
+    rows = np.moveaxis(np.asarray(predict(params, images).x0), 0, 1)
+    own = np.asarray(to_unit_range(images.levels, levels))[:, None]
+    return np.concatenate([rows, own], axis=1)[: min(count, STRIP_ROWS)]
+
+
+def _write(out: Path, result: dict[str, Any]) -> None:
+    part = out.with_name(out.name + ".part")
+    part.write_text(json.dumps(result, indent=2, allow_nan=False) + "\n")
+    part.replace(out)
+
+
+def _summary(split: str, result: dict[str, Any]) -> str:
+    parts = {name: each["mean"] for name, each in result["bits_per_dim"].items()}
+    error, count = result["bits_per_dim"]["total"]["stderr"], result["settings"]["images"]
+    spread = "" if error is None else f" +- {error:.4f}"
+    terms = ", ".join(f"{name} {value:.3g}" for name, value in parts.items() if name != "total")
+    return f"{split}: {parts['total']:.4f}{spread} bits/dim over {count} images ({terms})"

@@ -1,0 +1,32 @@
+"""The pictures of a likelihood report: three curves and a strip of predictions."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from diffusion_jax.visual import curves
+from diffusion_jax.visual.images import save_strips
+
+
+def write_pictures(out: Path, report: dict[str, Any], rows: np.ndarray) -> None:
+    """Write the report's PNGs beside it.
+
+    Args:
+        out: the report's path.
+        rows: images `[n, columns, h, w, c]` in [-1, 1], a strip of predictions each.
+    """
+    table = report["per_timestep"]
+    t, bits, steps, rate, distortion = (
+        [row[key] for row in table] for key in ("t", "bits_per_dim", "steps", "rate", "distortion")
+    )
+    prior = report["bits_per_dim"]["prior"]["mean"]
+    sums = [each * count for each, count in zip(bits, steps, strict=True)]
+    curves.bits_per_t(_beside(out, "bits_per_t"), t, bits)
+    curves.cumulative(_beside(out, "cumulative"), t, sums, prior)
+    curves.rate_distortion(_beside(out, "rate_distortion"), rate, distortion)
+    save_strips(_beside(out, "progressive"), rows)
+
+
+def _beside(out: Path, what: str) -> Path:
+    return out.with_name(f"{out.stem}_{what}.png")

@@ -1,0 +1,40 @@
+"""From a run's folder to a state on the devices."""
+
+import jax
+
+from diffusion_jax import build, run_folder
+from diffusion_jax.core.keys import Stream, stream_key
+from diffusion_jax.errors import UserError
+from diffusion_jax.training.checkpoint import Checkpoints
+from diffusion_jax.training.devices import Shardings
+from diffusion_jax.training.state import TrainState
+
+
+def restore_ema(
+    run: run_folder.Run, parts: build.Diffusion, step: int | None, layout: Shardings
+) -> TrainState:
+    """The averaged parameters of a checkpoint, by default the newest."""
+    like = _on(layout, jax.eval_shape(parts.init, stream_key(run.config.seed, Stream.INIT)))
+    return _open(run, parts).restore_ema(step, like)
+
+
+def restore_raw(
+    run: run_folder.Run, parts: build.Diffusion, step: int | None, layout: Shardings
+) -> TrainState:
+    """The same state with the parameters themselves in the average's place."""
+    checkpoints, init = _open(run, parts), build.training(run.config, parts).init
+    like = _on(layout, jax.eval_shape(init, stream_key(run.config.seed, Stream.INIT)))
+    state = checkpoints.restore(checkpoints.find(step), like)
+    return TrainState(state.step, None, state.params, None, None)
+
+
+def _on(layout: Shardings, shapes):
+    return jax.tree.map(
+        lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=layout.replicated), shapes
+    )
+
+
+def _open(run: run_folder.Run, parts: build.Diffusion) -> Checkpoints:
+    if not run.checkpoints.is_dir():
+        raise UserError(f"no checkpoint in {run.folder}; train first")
+    return Checkpoints(run.checkpoints, build.about(run.config, parts))

@@ -1,0 +1,78 @@
+"""The bound taken apart into entropies and cross-entropies, per image, in nats.
+
+Only cross-entropies depend on the model: E CE(q, p) = E KL(q || p) + E H(q) for every term.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from diffusion_jax.core import gaussian
+from diffusion_jax.core.arrays import at, sum_event
+from diffusion_jax.core.bound import Bound
+from diffusion_jax.core.predictions import Denoised
+from diffusion_jax.core.process import ReverseProcess, q_marginal, q_posterior, q_sample
+from diffusion_jax.core.schedules import Schedule
+
+
+def diffusion_cross_entropy_nats(
+    reverse: ReverseProcess, denoised: Denoised, x0, eps, t
+) -> jax.Array:
+    """CE(q(x_{t-1} | x_t, x0), p(x_{t-1} | x_t)) per image, for t >= 1, in closed form.
+
+    Arguments as in `bound.diffusion_nats`. At t = 0 q is a point, whose cross-entropy is the
+    reconstruction's term.
+    """
+    xt = q_sample(reverse.schedule, x0, t, eps)
+    q, p = q_posterior(reverse.schedule, x0, xt, t), reverse.gaussian(denoised, xt, t)
+    return sum_event(gaussian.cross_entropy(q.mean, jnp.log(q.var), p.mean, jnp.log(p.var)), t)
+
+
+def posterior_entropy_nats(reverse: ReverseProcess, x0: jax.Array, t: jax.Array) -> jax.Array:
+    """H(q(x_{t-1} | x_t, x0)) = D/2 log(2 pi e posterior_var) per image, for t >= 1."""
+    log_var = np.log(np.where(reverse.moves.s < 0, 1.0, reverse.moves.posterior_var))
+    return sum_event(gaussian.entropy(at(log_var, t, x0)) + jnp.zeros_like(x0), t)
+
+
+class Bookkeeping(NamedTuple):
+    """-bound = -divergences + last_entropy - first_entropy - prior_cross_entropy + fit, `[b]`.
+
+    divergences: sum of KL(q(x_{t-1} | x_t, x0) || p) over t >= 1.
+    last_entropy, first_entropy: H(q(x_T | x0)), H(q(x_1 | x0)).
+    prior_cross_entropy: -E log p(x_T) over q(x_T | x0).
+    fit: log p(x0 | x_1) + first_entropy. Setting it to zero, as one founding text does, would
+        claim that the decoder is q(x_1 | x0) turned round, and drop the reconstruction's term.
+    """
+
+    divergences: jax.Array
+    last_entropy: jax.Array
+    first_entropy: jax.Array
+    prior_cross_entropy: jax.Array
+    fit: jax.Array
+
+    @property
+    def total(self) -> jax.Array:
+        """The bound on -log p(x0), from these parts."""
+        entropies = self.last_entropy - self.first_entropy
+        return self.divergences - entropies + self.prior_cross_entropy - self.fit
+
+
+def bookkeeping(schedule: Schedule, x0: jax.Array, bound: Bound) -> Bookkeeping:
+    """The parts of a bound (Sohl-Dickstein et al. 2015, eq. 14, with the term they drop kept).
+
+    Args:
+        x0: the images `[b, h, w, c]` that it is the bound of.
+    """
+    last = jnp.full(x0.shape[:1], schedule.steps - 1)
+    mean, var = q_marginal(schedule, x0, last)
+    dims = x0[0].size
+    first_entropy = dims * gaussian.entropy(jnp.full(len(x0), 2.0 * np.log(schedule.noise[0])))
+    return Bookkeeping(
+        divergences=bound.diffusion,
+        last_entropy=dims * gaussian.entropy(jnp.full(len(x0), 2.0 * np.log(schedule.noise[-1]))),
+        first_entropy=first_entropy,
+        prior_cross_entropy=sum_event(gaussian.cross_entropy(mean, jnp.log(var), 0.0, 0.0), last),
+        fit=first_entropy - bound.reconstruction,
+    )

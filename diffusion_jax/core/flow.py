@@ -1,0 +1,121 @@
+"""The probability-flow ODE: a density for continuous data from the same denoiser.
+
+dx/dl = (noise^2 x - noise eps(x, l)) / 2 along l = log-SNR (Song et al. 2021, eq. 13, with the
+variance-preserving drift written in l), and d log p / dl = -div(dx/dl).
+"""
+
+import math
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from diffusion_jax.core import gaussian
+from diffusion_jax.core.arrays import at, sum_event
+from diffusion_jax.core.predictions import Denoise
+from diffusion_jax.core.schedules import Schedule
+
+Field = Callable[[jax.Array], jax.Array]
+Divergence = Callable[[Field, jax.Array], tuple[jax.Array, jax.Array]]
+
+
+def exact_divergence(field: Field, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The field and the trace of its Jacobian per image, by D derivatives: for small D.
+
+    Args:
+        field: `[b, ...] -> [b, ...]`, each image's value a function of that image alone.
+        x: `[b, ...]`.
+
+    Returns:
+        field(x), and `[1, b]`.
+    """
+    value, push = jax.linearize(field, x)
+    size = x[0].size
+
+    def add(total, i):
+        direction = jnp.broadcast_to(jax.nn.one_hot(i, size, dtype=x.dtype), (len(x), size))
+        return total + push(direction.reshape(x.shape)).reshape(len(x), size)[:, i], None
+
+    return value, jax.lax.scan(add, jnp.zeros(len(x), x.dtype), jnp.arange(size))[0][None]
+
+
+def hutchinson(probes: jax.Array) -> Divergence:
+    """The trace of the Jacobian estimated by probes: v^T J v, unbiased for each (FFJORD).
+
+    (Hutchinson 1990; Grathwohl et al. 2018, eq. 7.) One set of probes serves a whole trajectory;
+    the spread of the estimates over probes is the error bar.
+
+    Args:
+        probes: `[p, b, ...]`, entries of mean 0 and variance 1, such as `rademacher_probes`.
+    """
+
+    def divergence(field: Field, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+        value, push = jax.linearize(field, x)
+        image = jnp.zeros(len(x), jnp.int32)
+        traces = jax.lax.map(lambda probe: sum_event(probe * push(probe), image), probes)
+        return value, traces
+
+    return divergence
+
+
+def rademacher_probes(keys: jax.Array, count: int, shape: tuple[int, ...]) -> jax.Array:
+    """Random signs `[count, b, *shape]`, image i's drawn from `keys[i]` alone."""
+    draw = jax.vmap(lambda key: jax.random.rademacher(key, (count, *shape), jnp.float32))
+    return jnp.swapaxes(draw(keys), 0, 1)
+
+
+def flow_nats(grid: Schedule, denoise: Denoise, divergence: Divergence, x: jax.Array) -> jax.Array:
+    """-log p(x) at the grid's first noise level, by Heun's method along the grid, in nats.
+
+    The error falls with the square of the grid's spacing in log-SNR.
+
+    Args:
+        grid: noise levels from the data's end to the prior's, see `schedules.uniform_log_snr`.
+        denoise: `(x, row of the grid) -> Denoised`.
+        divergence: `exact_divergence` or `hutchinson(probes)`.
+        x: `[b, ...]`, points of the density at the grid's first level.
+
+    Returns:
+        `[p, b]`: one row per probe, a single one for the exact divergence.
+    """
+
+    def slope(x, row):
+        def field(x):
+            t = jnp.full(x.shape[:1], row)
+            noise = at(grid.noise, t, x)
+            return 0.5 * noise * (noise * x - denoise(x, t).eps)
+
+        return divergence(field, x)
+
+    def step(carry, row):
+        x, log_det = carry
+        width = jnp.asarray(np.diff(grid.log_snr), x.dtype)[row]
+        here, here_trace = slope(x, row)
+        there, there_trace = slope(x + width * here, row + 1)
+        x = x + 0.5 * width * (here + there)
+        return (x, log_det + 0.5 * width * (here_trace + there_trace)), None
+
+    begin = jnp.zeros((jax.eval_shape(lambda: slope(x, 0)[1]).shape), x.dtype)
+    (x, log_det), _ = jax.lax.scan(step, (x, begin), jnp.arange(grid.steps - 1))
+    zero = jnp.zeros_like(x)
+    end = -sum_event(gaussian.log_density(x, zero, zero), jnp.zeros(len(x), jnp.int32))
+    return end - log_det
+
+
+def dequantise(level: jax.Array, uniform: jax.Array, levels: int) -> jax.Array:
+    """Integer levels spread evenly over their bins: x = 2 (level + u - 1/2) / (levels - 1) - 1.
+
+    For a density p of x, by Jensen's inequality, -log P(level) <= E_u[-log p(x)] - `log_bin_nats`
+    (Theis et al. 2016).
+
+    Args:
+        level: `[b, ...]`, in 0 .. levels - 1.
+        uniform: in [0, 1), of the same shape.
+    """
+    return 2.0 * (level + uniform - 0.5) / (levels - 1) - 1.0
+
+
+def log_bin_nats(levels: int, dims: int) -> float:
+    """Log of the volume of one bin: dims log(2 / (levels - 1))."""
+    return dims * math.log(2.0 / (levels - 1))

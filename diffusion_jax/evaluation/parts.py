@@ -1,0 +1,88 @@
+"""Finished batches of an evaluation on disk, so that a stopped one goes on where it was."""
+
+import json
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from diffusion_jax.evaluation.likelihood import Images, Measure
+
+
+class Parts:
+    """A folder with one file a batch; it starts anew where the settings are not the same."""
+
+    def __init__(self, folder: Path, settings: dict[str, Any]):
+        self._folder = folder
+        record, text = folder / "settings.json", json.dumps(settings, sort_keys=True)
+        if not record.is_file() or record.read_text() != text:
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
+            record.write_text(text)
+
+    def load(self, name: str) -> dict[str, np.ndarray] | None:
+        """The arrays saved under this name, None if there are none."""
+        path = self._folder / f"{name}.npz"
+        if not path.is_file():
+            return None
+        with np.load(path, allow_pickle=False) as content:
+            return {key: content[key] for key in content}
+
+    def save(self, name: str, arrays: dict[str, np.ndarray]) -> None:
+        """Write the arrays of one batch, whole or not at all."""
+        path = self._folder / f"{name}.npz"
+        part = path.with_name(path.name + ".part")
+        with part.open("wb") as file:
+            np.savez(file, **arrays)  # pyright: ignore[reportArgumentType]
+        part.replace(path)
+
+    def remove(self) -> None:
+        """The evaluation is done: its result is elsewhere."""
+        shutil.rmtree(self._folder)
+
+
+class Progress(Protocol):
+    """Where a person sees how far it is."""
+
+    def __call__(self, done: float) -> None:
+        """So many images are done, in fractions."""
+        ...
+
+    def close(self) -> None:
+        """There is nothing more to say."""
+        ...
+
+
+def measured(
+    measure: Measure,
+    params: Any,
+    batches: Iterable[tuple[int, Images]],
+    parts: Parts,
+    progress: Progress,
+) -> dict[str, np.ndarray]:
+    """One measure over all images; batches that a stopped evaluation finished are read back.
+
+    Args:
+        batches: how many images of each batch count, and the batch.
+    """
+    first, collected = 0, []
+    try:
+        for count, images in batches:
+            name = f"{measure.name}_{first:07d}"
+            arrays = parts.load(name)
+            if arrays is None:
+
+                def tell(part: float, first=first, count=count) -> None:
+                    progress(first + part * count)
+
+                whole = measure.run(params, images, tell)
+                arrays = {key: each[..., :count] for key, each in whole.items()}
+                parts.save(name, arrays)
+            first += count
+            progress(first)
+            collected.append(arrays)
+    finally:
+        progress.close()
+    return {key: np.concatenate([each[key] for each in collected], axis=-1) for key in collected[0]}

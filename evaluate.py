@@ -1,0 +1,7 @@
+"""Likelihood of a split: python evaluate.py --workdir=runs/digits --split=test [--every=8]"""
+
+from diffusion_jax.commands.arguments import run
+from diffusion_jax.commands.evaluate import main
+
+if __name__ == "__main__":
+    run(main)
