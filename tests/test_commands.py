@@ -36,7 +36,7 @@ def metrics(folder):
 
 def restored(folder, step):
     """Parameters, optimiser and average of a checkpoint."""
-    return Checkpoints(folder / "checkpoints").restore(step, Tiny().state())
+    return Checkpoints(folder / "checkpoints", {}).restore(step, Tiny().state())
 
 
 def test_a_run_leaves_what_it_promises(workdir):

@@ -7,16 +7,18 @@ import pytest
 from tiny import Tiny
 
 from diffusion_jax.core import gaussian, schedules
-from diffusion_jax.core.objective import training_loss
+from diffusion_jax.core.objective import LOSSES, Model, training_loss
 from diffusion_jax.core.predictions import prediction
-from diffusion_jax.core.process import q_sample
+from diffusion_jax.core.process import q_sample, reverse_process
 from diffusion_jax.errors import UserError
 from diffusion_jax.training import devices
 
 DEVICES = jax.devices()[:4]
 needs_devices = pytest.mark.skipif(len(DEVICES) < 4, reason="needs four devices")
 SCHEDULE = schedules.linear(100)
-MEANING = prediction("eps", SCHEDULE)
+MODEL = Model(
+    prediction("eps", SCHEDULE), reverse_process(SCHEDULE, "learned_range"), "simple", 256
+)
 
 
 def noising(x0, t, eps):
@@ -27,12 +29,15 @@ def divergence(x0, t, eps):
     return gaussian.kl(x0, 0.1 * eps, eps, 0.2 * x0)
 
 
-def loss(x0, t, eps):
-    return training_loss(SCHEDULE, MEANING, "simple", lambda x, t: 0.5 * x, x0, t, eps)
+def loss(name):
+    def network(x, t):
+        return jnp.concatenate([0.5 * x, 0.2 * x], -1)
+
+    return lambda x0, t, eps: training_loss(MODEL, name, network, x0, t, eps)
 
 
 @needs_devices
-@pytest.mark.parametrize("function", [noising, divergence, loss])
+@pytest.mark.parametrize("function", [noising, divergence, *map(loss, LOSSES)])
 def test_pure_functions_agree_under_pmap_jit_and_plain(function):
     x0, eps = jax.random.normal(jax.random.key(0), (2, 4, 3, 2, 2, 1))
     t = jax.random.randint(jax.random.key(1), (4, 3), 0, 100)
@@ -40,13 +45,16 @@ def test_pure_functions_agree_under_pmap_jit_and_plain(function):
     mapped = jax.pmap(function, devices=DEVICES)(x0, t, eps)
     flat = [a.reshape(-1, *a.shape[2:]) for a in (x0, t, eps)]
     jitted = jax.jit(function)(*flat).reshape(plain.shape)
-    np.testing.assert_allclose(mapped, plain, rtol=1e-6, atol=1e-7)
-    np.testing.assert_allclose(jitted, plain, rtol=1e-6, atol=1e-7)
+    np.testing.assert_allclose(mapped, plain, rtol=2e-6, atol=1e-7)
+    np.testing.assert_allclose(jitted, plain, rtol=2e-6, atol=1e-7)
 
 
-@pytest.fixture(scope="module")
-def tiny():
-    return Tiny(train__batch_size=8)
+BOUND = {"loss": "bound", "variance": "learned_range", "timesteps": "importance"}
+
+
+@pytest.fixture(scope="module", params=[{}, BOUND], ids=["plain", "bound"])
+def tiny(request):
+    return Tiny(train__batch_size=8, **request.param)
 
 
 def run(tiny, mode, devices_used, steps=3):
@@ -79,7 +87,8 @@ def test_gradients_are_not_multiplied_by_the_number_of_devices(tiny, alone):
     parallel = devices.data_parallel(tiny.training.make_step, "pmap", DEVICES, 8)
     state = parallel.place_state(tiny.state())
     _, metrics = parallel.step(state, parallel.place_batch(tiny.batch(0)))
-    grads = jax.grad(tiny.loss)(tiny.state().params, 0, tiny.batch(0))
+    start = tiny.state()
+    grads, _ = jax.grad(tiny.loss, has_aux=True)(start.params, start.memory, 0, tiny.batch(0))
     norm = np.sqrt(sum(float(np.square(g).sum()) for g in jax.tree.leaves(grads)))
     np.testing.assert_allclose(parallel.single(metrics).grad_norm, norm, rtol=1e-4)
 

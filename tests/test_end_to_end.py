@@ -10,7 +10,8 @@ from data_published import archive_at, published, served
 from PIL import Image
 from tiny import ROOT
 
-from diffusion_jax.commands import sample, train
+from configs.cifar10 import VARIANTS
+from diffusion_jax.commands import evaluate, sample, train
 from diffusion_jax.data.tfds_prepare import prepare
 from diffusion_jax.data.tfds_source import find_builder
 
@@ -53,7 +54,7 @@ def pictures(tmp_path_factory):
 
 def flags(config, folder, data, *more):
     return [
-        f"--config={ROOT / 'configs' / config}.py",
+        f"--config={ROOT / 'configs' / config}",
         f"--workdir={folder}",
         f"--config.data.dir={data}",
         *SMALL,
@@ -67,10 +68,10 @@ def losses(folder):
 
 def test_cifar10_trains_resumes_under_pmap_and_samples(tfds_folder, tmp_path):
     run, straight = tmp_path / "run", tmp_path / "straight"
-    train.main(flags("cifar10", run, tfds_folder, "--config.train.steps=3"))
+    train.main(flags("cifar10.py", run, tfds_folder, "--config.train.steps=3"))
     resumed = ["--config.train.steps=6", "--config.parallel=pmap"]
-    train.main(flags("cifar10", run, tfds_folder, *resumed))
-    train.main(flags("cifar10", straight, tfds_folder, "--config.train.steps=6"))
+    train.main(flags("cifar10.py", run, tfds_folder, *resumed))
+    train.main(flags("cifar10.py", straight, tfds_folder, "--config.train.steps=6"))
     np.testing.assert_allclose(losses(run), losses(straight), rtol=1e-5)
     out = tmp_path / "images.npz"
     sample.main([f"--workdir={run}", "--num=4", "--steps=10", f"--out={out}"])
@@ -81,7 +82,7 @@ def test_cifar10_trains_resumes_under_pmap_and_samples(tfds_folder, tmp_path):
 
 def test_an_image_folder_trains(pictures, tmp_path):
     size = ["--config.data.image_size=16", "--config.train.steps=2"]
-    train.main(flags("image_folder", tmp_path / "run", pictures, *size))
+    train.main(flags("image_folder.py", tmp_path / "run", pictures, *size))
     assert np.all(np.isfinite(losses(tmp_path / "run")))
     record = json.loads((tmp_path / "run" / "config.json").read_text())
     assert record["data"]["shape"] == [16, 16, 3]
@@ -103,6 +104,44 @@ def test_grids_appear_while_training_and_can_be_of_classes(pictures, tmp_path):
         "--config.sample.num=4",
         "--config.sample.steps=5",
     ]
-    train.main(flags("cifar10", tmp_path / "run", tmp_path / "data.npz", *more))
+    train.main(flags("cifar10.py", tmp_path / "run", tmp_path / "data.npz", *more))
     grids = sorted(path.name for path in (tmp_path / "run" / "samples").iterdir())
     assert grids == ["step_0000001.png", "step_0000002.png"]
+
+
+@pytest.fixture(scope="module")
+def colours(tmp_path_factory):
+    """A file of 16 small colour images."""
+    path = tmp_path_factory.mktemp("colours") / "data.npz"
+    rng = np.random.default_rng(2)
+    np.savez(path, images=rng.integers(0, 256, (16, 8, 8, 3), dtype=np.uint8))
+    return path
+
+
+SMALLEST = [
+    "--config.data.name=arrays",
+    "--config.model.multipliers=1,",
+    "--config.model.attention_resolutions=99",
+    "--config.model.blocks=1",
+    "--config.train.steps=2",
+]
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_every_variant_of_cifar10_trains(variant, colours, tmp_path):
+    run = tmp_path / "run"
+    train.main(flags(f"cifar10.py:{variant}", run, colours, *SMALLEST))
+    assert np.all(np.isfinite(losses(run)))
+    record = json.loads((run / "config.json").read_text())["config"]
+    assert record["name"] == f"cifar10_{variant}"
+    assert record["loss"] == VARIANTS[variant].get("loss", "weighted")
+
+
+@pytest.mark.parametrize("variant", ["hybrid_cosine_4000", "mean_bound_learned_variance"])
+def test_learned_variances_are_sampled_and_evaluated(variant, colours, tmp_path):
+    run, out = tmp_path / "run", tmp_path / "report.json"
+    train.main(flags(f"cifar10.py:{variant}", run, colours, *SMALLEST))
+    sample.main([f"--workdir={run}", "--num=2", "--steps=5", f"--out={tmp_path / 'x.npz'}"])
+    assert np.load(tmp_path / "x.npz")["arr_0"].shape == (2, 8, 8, 3)
+    evaluate.main([f"--workdir={run}", "--split=train", "--num=4", "--every=25", f"--out={out}"])
+    assert np.isfinite(json.loads(out.read_text())["bits_per_dim"]["total"]["mean"])

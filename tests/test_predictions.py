@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffusion_jax.core import exact, schedules
+from diffusion_jax.core import schedules
 from diffusion_jax.core.predictions import PREDICTIONS, Denoised, denoiser, prediction
 from diffusion_jax.core.process import q_posterior, q_sample
 
@@ -71,19 +71,9 @@ def test_score_is_the_gradient_of_the_conditional_density():
         np.testing.assert_allclose(score[t], expected, rtol=2e-3, atol=1e-4)
 
 
-def test_marginal_score_is_minus_mean_noise_over_noise():
-    """For Gaussian data q(x_t) is known, so grad log q(x_t) = -E[eps | x_t] / noise can be seen."""
-    mean, var, t = 0.2, 0.3, 20
-    signal, noise = SCHEDULE.signal[t], SCHEDULE.noise[t]
-    x = jnp.linspace(-2.0, 2.0, 9)[:, None]
-    _, eps = exact.gaussian_denoiser(SCHEDULE, mean, var)(x, jnp.full(9, t))
-    score = -(x - signal * mean) / (signal**2 * var + noise**2)
-    np.testing.assert_allclose(-eps / noise, score, rtol=1e-5, atol=1e-6)
-
-
 def test_a_perfect_network_denoises_perfectly(meaning):
-    denoise = denoiser(lambda x, t: meaning.target(X0, EPS, t), meaning, clip=False)
-    x0, eps = denoise(XT, T)
+    denoise = denoiser(lambda x, time: meaning.target(X0, EPS, T), meaning, clip=False)
+    x0, eps, _ = denoise(XT, T)
     early = slice(0, STEPS // 2)
     np.testing.assert_allclose(x0[early], X0[early], atol=2e-4)
     np.testing.assert_allclose(eps[early], EPS[early], atol=2e-3)
@@ -91,13 +81,49 @@ def test_a_perfect_network_denoises_perfectly(meaning):
 
 def test_after_clipping_the_noise_fits_the_image():
     meaning = prediction("eps", SCHEDULE)
-    x0, eps = denoiser(lambda x, t: 3.0 * EPS, meaning, clip=True)(XT, T)
-    assert isinstance(denoiser(lambda x, t: EPS, meaning, clip=True)(XT, T), Denoised)
+    x0, eps, _ = denoiser(lambda x, time: 3.0 * EPS, meaning, clip=True)(XT, T)
+    assert isinstance(denoiser(lambda x, time: EPS, meaning, clip=True)(XT, T), Denoised)
     assert float(jnp.abs(x0).max()) == 1.0
     np.testing.assert_allclose(q_sample(SCHEDULE, x0, T, eps), XT, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", PREDICTIONS)
+def test_between_the_steps_a_perfect_network_still_denoises(name):
+    """On a log-SNR grid times are fractions, and the output's meaning lies between the steps'."""
+    schedule = schedules.linear(STEPS)
+    grid, t = schedules.uniform_log_snr(schedule, 30), jnp.arange(30)
+    known = prediction(name, schedule)
+    between, x0, eps = known.on(grid), X0[:30], EPS[:30]
+    times = []
+
+    def network(x, time):
+        times.append(time)
+        return between.target(x0, eps, t)
+
+    denoised = denoiser(network, between, clip=False)(q_sample(grid, x0, t, eps), t)
+    np.testing.assert_allclose(denoised.x0[:15], x0[:15], atol=2e-4)
+    np.testing.assert_allclose(times[0], grid.time, rtol=1e-6)
+    assert np.all(np.diff(grid.time) > 0.0)
+    np.testing.assert_array_equal(known.on(schedule).a, known.a)
+
+
+def test_v_between_the_steps_is_nearly_its_formula():
+    schedule = schedules.linear(1000)
+    grid = schedules.uniform_log_snr(schedule, 300)
+    between = prediction("v", schedule).on(grid)
+    np.testing.assert_allclose(between.a, -grid.noise, atol=3e-4)
+    np.testing.assert_allclose(between.b, grid.signal, atol=3e-4)
+
+
+def test_twice_the_channels_hold_the_variance():
+    meaning = prediction("x0", SCHEDULE)
+    denoised = denoiser(lambda x, time: jnp.concatenate([X0, EPS], -1), meaning, clip=False)(XT, T)
+    np.testing.assert_allclose(denoised.x0, X0, atol=1e-6)
+    np.testing.assert_array_equal(denoised.var_output, EPS)
+
+
 def test_an_undetermined_step_is_refused():
-    vanished = schedules.Schedule(np.array([0.0, -np.inf]), np.array([0.7, 0.0]), np.ones(2))
+    ends = np.array([0.0, -np.inf]), np.array([0.7, 0.0]), np.ones(2)
+    vanished = schedules.Schedule(*ends, time=np.arange(2.0))
     with pytest.raises(ValueError, match="does not determine x0 at step t = 1"):
         prediction("eps", vanished)

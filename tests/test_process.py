@@ -13,6 +13,7 @@ from diffusion_jax.core.process import (
     q_posterior,
     q_sample,
     q_step,
+    reverse_process,
 )
 
 SCHEDULE = schedules.linear(20, 1e-2, 0.3)
@@ -69,22 +70,43 @@ def test_posterior_of_the_first_step_is_the_image_itself():
 
 
 @pytest.mark.parametrize("name", VARIANCES)
-def test_model_variances_lie_between_their_bounds(name):
+def test_model_variances_start_between_their_bounds(name):
+    """With the network's variance output at zero, where it starts."""
     row = schedules.single_steps(SCHEDULE)
-    var = VARIANCES[name](row)
-    assert np.all(var[1:] >= row.posterior_var[1:])
-    assert np.all(var <= row.forward_var)
-    # The decoder's variance is that of the first step's noise.
-    np.testing.assert_allclose(var[0], SCHEDULE.noise[0] ** 2, rtol=1e-12)
+    var = np.exp(VARIANCES[name].log_var(row).offset)
+    assert np.all(var[1:] >= row.posterior_var[1:] * (1.0 - 1e-12))
+    assert np.all(var <= row.forward_var * (1.0 + 1e-12))
+
+
+def test_a_trajectory_factorises_forwards_and_backwards():
+    """sum log q(x_t | x_{t-1}) = log q(x_T | x0) + sum log q(x_{t-1} | x_t, x0), any trajectory."""
+    with jax.enable_x64(True):
+        steps = jax.random.normal(jax.random.key(7), (SCHEDULE.steps, 3, 2, 2, 1), jnp.float64)
+        path = [jnp.float64(X0)]
+        for t in range(SCHEDULE.steps):
+            at_t = jnp.full(3, t)
+            step = q_step(SCHEDULE, path[-1], at_t)
+            path.append(step.mean + 1.3 * jnp.sqrt(step.var) * steps[t])
+        last = jnp.full(3, SCHEDULE.steps - 1)
+        forwards = sum(
+            log_density(path[t + 1], q_step(SCHEDULE, path[t], jnp.full(3, t)))
+            for t in range(SCHEDULE.steps)
+        )
+        backwards = log_density(path[-1], q_marginal(SCHEDULE, path[0], last)) + sum(
+            log_density(path[t], q_posterior(SCHEDULE, path[0], path[t + 1], jnp.full(3, t)))
+            for t in range(1, SCHEDULE.steps)
+        )
+        np.testing.assert_allclose(forwards, backwards, rtol=1e-10)
 
 
 def test_reverse_step_of_a_point_is_the_posterior():
     """Data of one point: the exact denoiser knows x0, so p equals q(x_{t-1} | x_t, x0)."""
     at_t = jnp.array([1, 5, 19])
-    denoise = exact.gaussian_denoiser(SCHEDULE, X0, jnp.zeros(()))
-    xt = q_sample(SCHEDULE, X0, at_t, jax.random.normal(jax.random.key(4), X0.shape))
-    p = p_mean_variance(SCHEDULE, denoise, "fixed_small", xt, at_t)
-    q = q_posterior(SCHEDULE, X0, xt, at_t)
+    denoise = exact.denoiser(SCHEDULE, exact.gaussian(0.3, 0.0))
+    x0 = jnp.full_like(X0, 0.3)
+    xt = q_sample(SCHEDULE, x0, at_t, jax.random.normal(jax.random.key(4), X0.shape))
+    p = p_mean_variance(reverse_process(SCHEDULE, "fixed_small"), denoise, xt, at_t)
+    q = q_posterior(SCHEDULE, x0, xt, at_t)
     np.testing.assert_allclose(p.mean, q.mean, rtol=1e-6)
     np.testing.assert_allclose(p.var, q.var, rtol=1e-6)
 

@@ -12,7 +12,8 @@ from diffusion_jax.samplers.sample import SAMPLERS, sample, scan_moves, start
 
 SCHEDULE = schedules.log_snr_linear(200, 17)
 MEAN, VAR = 0.3, 0.16
-DENOISE = exact.gaussian_denoiser(SCHEDULE, MEAN, VAR)
+DENOISE = exact.denoiser(SCHEDULE, exact.gaussian(MEAN, VAR))
+FIXED = [name for name, each in VARIANCES.items() if not each.learned]
 COUNT = 20_000
 
 
@@ -33,19 +34,33 @@ def chain_moments(moves, model_var):
 
 
 @pytest.mark.parametrize("steps", [7, 50, 200])
-@pytest.mark.parametrize("variance", VARIANCES)
+@pytest.mark.parametrize("variance", FIXED)
 def test_ancestral_moments_follow_the_closed_form(variance, steps):
     moves = grids.uniform(SCHEDULE, steps)
     keys = jax.random.split(jax.random.key(0), COUNT)
     x = np.asarray(sample(SAMPLERS["ancestral"](variance), DENOISE, keys, (1, 1, 1), moves))
-    mean, var = chain_moments(moves, VARIANCES[variance](moves))
+    mean, var = chain_moments(moves, np.exp(VARIANCES[variance].log_var(moves).offset))
     assert abs(x.mean() - mean) < 4.0 * np.sqrt(var / COUNT)
     assert abs(x.var() / var - 1.0) < 4.0 * np.sqrt(2.0 / COUNT)
 
 
+@pytest.mark.parametrize(("output", "fixed"), [(-1.0, "fixed_small"), (1.0, "fixed_large")])
+def test_a_learned_variance_at_its_ends_is_a_fixed_one(output, fixed):
+    """On a respaced grid too: the interpolation is between the variances of the moves taken."""
+    moves = grids.uniform(SCHEDULE, 20)
+    keys = jax.random.split(jax.random.key(4), 3)
+
+    def denoise(x, t):
+        return DENOISE(x, t)._replace(var_output=jnp.full_like(x, output))
+
+    learned = sample(SAMPLERS["ancestral"]("learned_range"), denoise, keys, (2, 2, 1), moves)
+    plain = sample(SAMPLERS["ancestral"](fixed), DENOISE, keys, (2, 2, 1), moves)
+    np.testing.assert_allclose(learned, plain, atol=2e-6)
+
+
 def test_many_steps_recover_the_data():
     moves = grids.uniform(SCHEDULE, 200)
-    mean, var = chain_moments(moves, VARIANCES["fixed_large"](moves))
+    mean, var = chain_moments(moves, np.exp(VARIANCES["fixed_large"].log_var(moves).offset))
     assert abs(mean - MEAN) < 0.02
     assert abs(var / VAR - 1.0) < 0.05
 

@@ -16,10 +16,14 @@ from diffusion_jax.training.metrics import MetricsWriter
 from diffusion_jax.training.optimizer import DECAYS, learning_rate, optimizer
 from diffusion_jax.training.step import ema_decay_at
 
+PLAIN = {}
+# Everything the state can hold: a learned variance, and the memory of how t is drawn.
+BOUND = {"loss": "bound", "variance": "learned_range", "timesteps": "importance"}
 
-@pytest.fixture(scope="module")
-def tiny():
-    return Tiny()
+
+@pytest.fixture(scope="module", params=[PLAIN, BOUND], ids=["plain", "bound"])
+def tiny(request):
+    return Tiny(**request.param)
 
 
 @pytest.fixture(scope="module")
@@ -40,8 +44,9 @@ def assert_same(one, other):
 def test_a_step_learns(tiny, step):
     """On one batch whose t and noise are held fixed, every update lowers the loss."""
     batch, state, losses = tiny.batch(0), tiny.state(), []
+    memory = state.memory
     for _ in range(20):
-        state, metrics = step(state._replace(step=np.int32(5)), batch)
+        state, metrics = step(state._replace(step=np.int32(5), memory=memory), batch)
         losses.append(float(metrics.loss))
     assert losses[-1] < 0.9 * losses[0]
 
@@ -50,10 +55,10 @@ def test_resuming_is_going_on(tiny, step, tmp_path):
     """4 steps straight = 2 steps, save, restore elsewhere, 2 steps: every array, bit for bit."""
     straight = advance(tiny, step, tiny.state(), 0, 4)
     half = advance(tiny, step, tiny.state(), 0, 2)
-    checkpoints = Checkpoints(tmp_path / "checkpoints", keep=1)
+    checkpoints = Checkpoints(tmp_path / "checkpoints", {}, keep=1)
     checkpoints.save(half)
     checkpoints.close()
-    reopened = Checkpoints(tmp_path / "checkpoints", keep=1)
+    reopened = Checkpoints(tmp_path / "checkpoints", {}, keep=1)
     assert reopened.latest() == 2
     restored = reopened.restore(2, tiny.state())
     assert_same(restored, half)
@@ -62,33 +67,46 @@ def test_resuming_is_going_on(tiny, step, tmp_path):
 
 def test_the_average_alone_can_be_restored(tiny, tmp_path):
     state = tiny.state()._replace(step=np.int32(7))
-    checkpoints = Checkpoints(tmp_path / "checkpoints", keep=1)
+    checkpoints = Checkpoints(tmp_path / "checkpoints", {}, keep=1)
     checkpoints.save(state)
     assert checkpoints.wait() == 7
-    restored = Checkpoints(tmp_path / "checkpoints").restore_ema(None, state.ema)
+    restored = Checkpoints(tmp_path / "checkpoints", {}).restore_ema(None, state.ema)
     assert restored.step == 7
     assert_same(restored.ema, state.ema)
 
 
+def test_parameters_keep_their_meaning(tiny, tmp_path):
+    """Restored under another schedule they would be nonsense: a line says what was changed."""
+    checkpoints = Checkpoints(tmp_path, {"schedule": "linear", "prediction": "eps"}, keep=1)
+    checkpoints.save(tiny.state())
+    checkpoints.close()
+    changed = Checkpoints(tmp_path, {"schedule": "cosine", "prediction": "eps"})
+    line = r"checkpoint 0 in .* trained with the schedule linear; config.json now says cosine"
+    with pytest.raises(UserError, match=line):
+        changed.restore(0, tiny.state())
+    with pytest.raises(UserError, match=line):
+        changed.restore_ema(None, tiny.state().ema)
+
+
 def test_old_checkpoints_go_and_half_made_ones_do_not_count(tiny, tmp_path):
     folder = tmp_path / "checkpoints"
-    checkpoints = Checkpoints(folder, keep=2)
+    checkpoints = Checkpoints(folder, {}, keep=2)
     finished = [checkpoints.save(tiny.state()._replace(step=np.int32(n))) for n in (1, 2, 3)]
     assert finished == [None, 1, 2]
     assert checkpoints.wait() == 3
     assert sorted(path.name for path in folder.iterdir()) == ["2", "3"]
     checkpoints.close()
     (folder / "9").mkdir()
-    assert Checkpoints(folder).latest() == 3
+    assert Checkpoints(folder, {}).latest() == 3
     # Nor do they stand in the way of what follows.
-    checkpoints = Checkpoints(folder, keep=2)
+    checkpoints = Checkpoints(folder, {}, keep=2)
     checkpoints.save(tiny.state()._replace(step=np.int32(6)))
     assert checkpoints.wait() == 6
-    assert Checkpoints(folder).latest() == 6
+    assert Checkpoints(folder, {}).latest() == 6
 
 
 def test_a_missing_checkpoint_is_named(tiny, tmp_path):
-    checkpoints = Checkpoints(tmp_path / "checkpoints", keep=1)
+    checkpoints = Checkpoints(tmp_path / "checkpoints", {}, keep=1)
     with pytest.raises(UserError, match=r"no checkpoint in .*; train first"):
         checkpoints.restore_ema(None, tiny.state().ema)
     checkpoints.save(tiny.state()._replace(step=np.int32(3)))

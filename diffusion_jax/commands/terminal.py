@@ -54,16 +54,15 @@ class Images:
     """Progress over images, whole and in fractions.
 
     Args:
-        done_word: what is said of the images that are done, on anything but a terminal.
-        start: how many were done before.
+        word: what is said of the images that are done.
     """
 
-    def __init__(self, num: int, done_word: str, start: float = 0.0):
-        self._num, self._word = num, done_word
-        self._done = self._said = start
+    def __init__(self, num: int, word: str):
+        self._num, self._word = num, word
+        self._done = self._said = 0.0
         self._bar = tqdm(
             total=num,
-            initial=start,
+            desc=word,
             unit="image",
             file=sys.stdout,
             dynamic_ncols=True,
@@ -72,6 +71,8 @@ class Images:
         )
 
     def __call__(self, done: float) -> None:
+        if done <= self._done:
+            return
         self._bar.update(done - self._done)
         self._done = done
         if not self._bar.disable:

@@ -27,6 +27,9 @@ def open_arrays(split: str, directory: str, image_size: int, channels: int) -> S
         images, labels = read(file)
     except (OSError, ValueError, EOFError, MemoryError, *DAMAGE) as error:
         raise UserError(f"{file}: not readable as NumPy arrays ({error}); {EXPECTED}") from error
+    if images.dtype.kind == "f" and not np.all(finite := np.isfinite(images)):
+        first = np.argwhere(~finite)[0].tolist()
+        raise UserError(f"{file}: images are not finite, first at index {first}; {EXPECTED}")
     if images.dtype != np.uint8 or images.ndim not in (3, 4):
         raise UserError(f"{file}: images are {images.dtype} {list(images.shape)}; {EXPECTED}")
     if images.ndim == 3:

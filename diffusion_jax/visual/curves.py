@@ -27,6 +27,7 @@ def bits_per_t(path: Path, t: Sequence[int], bits: Sequence[float]) -> None:
         if min(bits) > 0.0:
             axes.set_yscale("log")
         axes.set_xscale("symlog", linthresh=1.0)
+        axes.set_xlim(left=0.0)
 
     _save(path, draw)
 

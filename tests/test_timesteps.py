@@ -1,0 +1,129 @@
+"""Laws of how t is drawn: unbiased, even, the same on any number of devices."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from diffusion_jax.core.timesteps import (
+    MEMORY,
+    TIMESTEPS,
+    History,
+    importance,
+    probabilities,
+    remember,
+)
+
+STEPS = 10
+FLAT = [name for name in TIMESTEPS if name != "importance"]
+
+
+def draw(name, key, index, batch, steps):
+    timesteps = TIMESTEPS[name](steps)
+    return timesteps.draw(timesteps.init(), key, index, batch)
+
+
+def uneven():
+    """A memory in which losses differ a thousandfold."""
+    square = jnp.square(jnp.logspace(-2.0, 1.0, STEPS))
+    return History(square, jnp.full(STEPS, 50))
+
+
+@pytest.mark.parametrize("name", TIMESTEPS)
+def test_every_t_is_equally_likely_at_first(name):
+    keys = jax.random.split(jax.random.key(0), 4000)
+    t, weight = jax.vmap(lambda key: draw(name, key, jnp.arange(8), 8, STEPS))(keys)
+    counts = np.stack([np.bincount(column, minlength=STEPS) for column in np.asarray(t).T])
+    assert counts.shape == (8, STEPS)
+    assert np.all(np.abs(counts - 400) < 5 * np.sqrt(400))
+    np.testing.assert_allclose(weight, 1.0, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["stratified", "importance"])
+def test_the_batch_covers_the_range_evenly(name):
+    t = np.sort(draw(name, jax.random.key(1), jnp.arange(128), 128, 1000).t)
+    gaps = np.diff(np.append(t, t[0] + 1000))
+    assert gaps.min() >= 7
+    assert gaps.max() <= 8 + (name == "importance")
+
+
+@pytest.mark.parametrize("name", TIMESTEPS)
+def test_t_of_a_share_is_the_share_of_t(name):
+    key, whole = jax.random.key(2), jnp.arange(16)
+    together = draw(name, key, whole, 16, 1000).t
+    shares = [draw(name, key, part, 16, 1000).t for part in jnp.split(whole, 4)]
+    np.testing.assert_array_equal(together, jnp.concatenate(shares))
+
+
+def test_stratified_t_estimates_the_loss_with_less_variance():
+    """The loss as a smooth function of t: same mean, a small part of the variance."""
+    keys = jax.random.split(jax.random.key(3), 2000)
+
+    def estimates(name):
+        t = jax.vmap(lambda key: draw(name, key, jnp.arange(32), 32, 1000).t)(keys)
+        return np.square(np.asarray(t) / 1000.0).mean(1)
+
+    uniform, stratified = estimates("uniform"), estimates("stratified")
+    error = 4.0 * uniform.std() / np.sqrt(len(keys))
+    assert abs(uniform.mean() - stratified.mean()) < error
+    assert stratified.var() < 0.05 * uniform.var()
+
+
+def test_importance_is_unbiased_whatever_it_remembers():
+    """The weighted mean is the uniform one: exactly over p, and over draws."""
+    losses, p = jnp.arange(1.0, STEPS + 1.0) ** 2, probabilities(uneven())
+    np.testing.assert_allclose(p.sum(), 1.0, rtol=1e-6)
+    np.testing.assert_allclose(jnp.sum(p * losses / (STEPS * p)), losses.mean(), rtol=1e-6)
+    timesteps = importance(STEPS)
+    keys = jax.random.split(jax.random.key(4), 4000)
+    t, weight = jax.vmap(lambda key: timesteps.draw(uneven(), key, jnp.arange(8), 8))(keys)
+    np.testing.assert_allclose(weight, 1.0 / (STEPS * p[t]), rtol=1e-6)
+    means = np.asarray(weight * losses[t]).mean(1)
+    assert abs(means.mean() - losses.mean()) < 4.0 * means.std() / np.sqrt(len(keys))
+    frequency = np.bincount(np.asarray(t).ravel(), minlength=STEPS) / t.size
+    np.testing.assert_allclose(frequency, p, atol=5e-3)
+
+
+def test_importance_lowers_the_variance_of_uneven_losses():
+    """Where the history is right, weighted losses are nearly constant."""
+    losses = jnp.sqrt(uneven().square)
+    keys = jax.random.split(jax.random.key(5), 500)
+    timesteps = importance(STEPS)
+    t, weight = jax.vmap(lambda key: timesteps.draw(uneven(), key, jnp.arange(8), 8))(keys)
+    spread = np.asarray(weight * losses[t]).mean(1).std()
+    plain = jax.vmap(lambda key: draw("uniform", key, jnp.arange(8), 8, STEPS).t)(keys)
+    assert spread < 0.02 * np.asarray(losses[plain]).mean(1).std()
+
+
+def test_the_memory_is_uniform_until_every_step_is_known():
+    history = importance(STEPS).init()
+    for _ in range(MEMORY - 1):
+        history = remember(history, jnp.arange(STEPS), jnp.arange(1.0, STEPS + 1.0))
+    np.testing.assert_allclose(probabilities(history), 1.0 / STEPS, rtol=1e-6)
+    history = remember(history, jnp.arange(STEPS), jnp.arange(1.0, STEPS + 1.0))
+    p = probabilities(history)
+    np.testing.assert_allclose(p[1:] / p[0], np.arange(2, STEPS + 1), rtol=2e-2)
+
+
+def test_the_memory_follows_the_losses_and_forgets():
+    history = uneven()
+    for _ in range(60):
+        history = remember(history, jnp.full(3, 4), jnp.full(3, 0.25))
+    np.testing.assert_allclose(history.square[4], 0.0625, rtol=1e-4)
+    others = jnp.arange(STEPS) != 4
+    np.testing.assert_array_equal(history.square[others], uneven().square[others])
+
+
+def test_the_memory_does_not_depend_on_the_order_of_the_images():
+    t = jax.random.randint(jax.random.key(6), (64,), 0, STEPS)
+    loss = jax.random.uniform(jax.random.key(7), (64,))
+    forwards, backwards = remember(uneven(), t, loss), remember(uneven(), t[::-1], loss[::-1])
+    np.testing.assert_allclose(forwards.square, backwards.square, rtol=1e-6)
+
+
+def test_the_first_losses_are_averaged():
+    history = importance(3).init()
+    for loss in (1.0, 2.0, 3.0):
+        history = remember(history, jnp.array([1]), jnp.array([loss]))
+    np.testing.assert_allclose(history.square, [0.0, (1 + 4 + 9) / 3, 0.0], rtol=1e-6)
+    np.testing.assert_array_equal(history.count, [0, 3, 0])
