@@ -8,19 +8,15 @@ the training split and evaluates on the last.
 """
 
 import argparse
+import json
 import sys
 import tempfile
 from pathlib import Path
 
-import jax
 import numpy as np
 
 from benchmarks import record
-from diffusion_jax import build, run_folder
-from diffusion_jax.core.keys import Stream, stream_key
 from diffusion_jax.data.sources import load_dataset
-from diffusion_jax.evaluation.likelihood import bits_per_dim_of
-from diffusion_jax.training.checkpoint import Checkpoints
 
 
 def train_and_sample(folder: Path, seed: int, overrides: list[str]) -> dict:
@@ -46,21 +42,17 @@ def train_and_sample(folder: Path, seed: int, overrides: list[str]) -> dict:
 
 def evaluate(folder: Path, split: str) -> dict:
     """Bits/dim of the averaged parameters over a whole split, all terms of the bound."""
-    run = run_folder.read(folder)
-    parts = build.diffusion(run.config, run.data)
-    shapes = jax.eval_shape(parts.init, stream_key(0, Stream.INIT))
-    state = Checkpoints(run.checkpoints).restore_ema(None, shapes)
-    bits = bits_per_dim_of(
-        build.source(run.config, split).load(),
-        parts.schedule,
-        run.config.variance,
-        lambda params, label: parts.denoise(params, label, run.config.sample.clip),
-        state.ema,
-    )
-    report = {key: float(np.mean(value)) for key, value in bits._asdict().items()}
-    total = bits.total
-    stderr = float(np.std(total, ddof=1) / np.sqrt(len(total)))
-    return {"total": float(np.mean(total)), "stderr": stderr, "images": len(total), **report}
+    out = folder / "report.json"
+    script = [sys.executable, "evaluate.py", f"--workdir={folder}", f"--split={split}"]
+    finished = record.run([*script, f"--out={out}"])
+    report = json.loads(out.read_text())
+    parts = {name: each["mean"] for name, each in report["bits_per_dim"].items()}
+    return {
+        **parts,
+        "stderr": report["bits_per_dim"]["total"]["stderr"],
+        "images": report["settings"]["images"],
+        "seconds": finished.seconds,
+    }
 
 
 def histogram_bits() -> float:

@@ -149,6 +149,22 @@ def test_excess_over_the_entropy_is_a_sum_of_divergences(variance):
         np.testing.assert_allclose(excess, sum(divergences), rtol=1e-9)
 
 
+def test_the_gap_falls_like_one_over_the_number_of_steps():
+    """On one log-SNR path cut into T steps, the data's entropy taken away, in float64."""
+    gaps = []
+    for steps in (10, 100, 1000, 10_000):
+        schedule = schedules.log_snr_linear(steps, 256, log_snr_min=-14.0)
+        last = schedule.signal[-1] ** 2 * (VAR + MEAN**2)
+        prior = 0.5 * (last + np.expm1(2 * np.log(schedule.noise[-1])))
+        prior -= np.log(schedule.noise[-1])
+        terms = expected_terms(reverse_process(schedule, "fixed_large")).sum()
+        gaps.append(prior + terms - 0.5 * np.log(2 * np.pi * np.e * VAR))
+    ratios = np.array(gaps[:-1]) / np.array(gaps[1:])
+    assert np.all(np.array(gaps) > 0.0)
+    np.testing.assert_allclose(ratios[1:], 10.0, rtol=0.06)
+    assert 5.0 < ratios[0] < 10.0  # ten steps are too few for the limit
+
+
 def test_variance_part_keeps_its_digits_at_large_t():
     """With the fixed-large variance the textbook form cancels in float32; ours is float64."""
     reverse = reverse_process(SCHEDULES["linear"], "fixed_large")

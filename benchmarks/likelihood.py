@@ -1,0 +1,142 @@
+"""What does a likelihood report cost, and what do strata of t save? On a trained run.
+
+python -m benchmarks.likelihood --workdir runs/digits [--out benchmarks/results/likelihood.json]
+
+1. A full report (every t) against its bare network calls, interleaved.
+2. The Monte-Carlo standard error of the mean bound of fixed images over repeated keys: uniform t,
+   and strata of t with a quarter of the network calls.
+"""
+
+import argparse
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks import record
+from diffusion_jax import build, run_folder
+from diffusion_jax.commands.restore import restore_ema
+from diffusion_jax.core.bound import strata, stratum_terms, term_nats
+from diffusion_jax.core.keys import fold, image_keys, image_normal, image_uniform
+from diffusion_jax.core.process import q_sample
+from diffusion_jax.evaluation import likelihood
+from diffusion_jax.training import devices
+
+
+def seconds(function: Callable) -> float:
+    """Of one call, its result waited for."""
+    began = time.perf_counter()
+    jax.block_until_ready(function())
+    return time.perf_counter() - began
+
+
+def cost(run, parts: build.Diffusion, params, images, repeats: int) -> dict:
+    """Seconds of a report of one batch and of as many bare network calls, medians of pairs."""
+    clip, steps = run.config.sample.clip, parts.schedule.steps
+    measure = likelihood.bound(
+        parts.reverse, lambda p, label: parts.denoise(p, label, clip), run.data.levels, 1, 0
+    )
+
+    @jax.jit
+    def bare(params, x, label):
+        def call(x, t):
+            time = jnp.full(len(x), t, jnp.float32)
+            with jax.default_matmul_precision("highest"):
+                return parts.network(params, x, time, label, None)[..., : x.shape[-1]], None
+
+        return jax.lax.scan(call, x, jnp.arange(steps))[0]
+
+    x = jnp.asarray(images.levels, jnp.float32) / run.data.levels
+
+    def network():
+        return bare(params, x, images.labels)
+
+    def report():
+        return measure.run(params, images, lambda part: None)
+
+    seconds(network)  # compile
+    seconds(report)
+    pairs = [(seconds(network), seconds(report)) for _ in range(repeats)]
+    return {
+        "images": len(x),
+        "terms": steps,
+        "network_seconds": float(np.median([pair[0] for pair in pairs])),
+        "report_seconds": float(np.median([pair[1] for pair in pairs])),
+        "overhead": float(np.median([whole / bare - 1.0 for bare, whole in pairs])),
+        "pairs": pairs,
+    }
+
+
+def spread(run, parts: build.Diffusion, params, images, every: int, repeats: int) -> dict:
+    """Standard errors over keys: strata of `every` steps, and uniform t with 4 times the calls."""
+    x0 = likelihood.to_unit_range(images.levels, run.data.levels)
+    denoise = parts.denoise(params, images.labels, run.config.sample.clip)
+    reverse, levels, steps = parts.reverse, run.data.levels, parts.schedule.steps
+    runs = strata(steps, every)
+    calls = len(runs.start)
+
+    @jax.jit
+    def stratified(key):
+        keys = image_keys(key, images.index)
+        return stratum_terms(reverse, denoise, levels, keys, x0, runs).nats.sum(0).mean()
+
+    @jax.jit
+    def uniform(key):
+        def term(_, n):
+            keys = fold(image_keys(key, images.index), n)
+            t = (image_uniform(fold(keys, 0)) * steps).astype(jnp.int32)
+            eps = image_normal(fold(keys, 1), x0.shape[1:])
+            denoised = denoise(q_sample(parts.schedule, x0, t, eps), t)
+            return None, steps * term_nats(reverse, denoised, x0, eps, t, levels)
+
+        return jax.lax.scan(term, None, jnp.arange(4 * calls))[1].mean()
+
+    unit = np.prod(run.data.shape) * np.log(2.0)
+    result: dict[str, Any] = {"images": len(images.index), "repeats": repeats}
+    for name, estimate, count in (
+        ("stratified", stratified, calls),
+        ("uniform", uniform, 4 * calls),
+    ):
+        values = [float(estimate(jax.random.key(i))) / unit for i in range(repeats)]
+        result[name] = {
+            "network_calls_per_image": count,
+            "mean_bits_per_dim": float(np.mean(values)),
+            "stderr_bits_per_dim": float(np.std(values, ddof=1)),
+        }
+    return result
+
+
+def main() -> None:
+    """Measure and report."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--workdir", type=Path, required=True)
+    parser.add_argument("--split", default="test")
+    parser.add_argument("--batch_size", type=int, default=64)
+    parser.add_argument("--every", type=int, default=32)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--out", type=Path)
+    given = parser.parse_args()
+    run = run_folder.read(given.workdir)
+    parts = build.diffusion(run.config, run.data)
+    layout = devices.shardings(jax.devices())
+    params = jax.device_put(restore_ema(run, parts, None, layout).ema, layout.replicated)
+    dataset = build.source(run.config, given.split).load()
+    batches = partial(likelihood.batches, dataset, given.batch_size, given.batch_size, layout)
+    _, images = next(iter(batches()))
+    measured = cost(run, parts, params, images, given.repeats)
+    saved = spread(run, parts, params, images, given.every, 8 * given.repeats)
+    record.save(given.out, {"config": run.config.name, "report": measured, "timesteps": saved})
+    ratio = saved["stratified"]["stderr_bits_per_dim"] / saved["uniform"]["stderr_bits_per_dim"]
+    print(
+        f"{run.config.name}: report {100 * measured['overhead']:.1f}% over its network calls; "
+        f"strata with a quarter of the calls have {ratio:.2f} times the standard error of uniform t"
+    )
+
+
+if __name__ == "__main__":
+    main()
