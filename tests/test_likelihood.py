@@ -11,7 +11,7 @@ from diffusion_jax.core.predictions import Denoised
 from diffusion_jax.core.process import reverse_process
 from diffusion_jax.data.dataset import Dataset
 from diffusion_jax.evaluation import likelihood, report
-from diffusion_jax.evaluation.parts import Parts, measured
+from diffusion_jax.evaluation.parts import Parts, fingerprint, measured
 from diffusion_jax.training.devices import shardings
 
 LEVELS = 5
@@ -125,6 +125,18 @@ def test_finished_batches_are_read_back(measure, bound, dataset, tmp_path):
     np.testing.assert_array_equal(again["prior"][20:], whole["prior"][20:] + 1.0)
     # Parts of other settings are not ours.
     assert Parts(tmp_path / "p", {"seed": 1}).load("bound_0000000") is None
+
+
+def test_other_parameters_data_or_settings_have_another_fingerprint():
+    config, params, images = {"seed": 0}, {"w": jnp.ones(3)}, np.zeros((2, 2), np.uint8)
+    own = fingerprint(config, params, images)
+    assert own == fingerprint({"seed": 0}, {"w": np.ones(3, np.float32)}, images.copy())
+    others = [
+        fingerprint({"seed": 1}, params, images),
+        fingerprint(config, {"w": jnp.ones(3).at[1].set(2.0)}, images),
+        fingerprint(config, params, images + np.uint8(1)),
+    ]
+    assert len({own, *others}) == 4
 
 
 def test_dequantised_data_cost_at_least_as_much(bound, dataset, tmp_path):

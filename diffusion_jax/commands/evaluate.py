@@ -30,7 +30,7 @@ from diffusion_jax.data.dataset import Source
 from diffusion_jax.data.transforms import to_unit_range
 from diffusion_jax.errors import Diverged, UserError
 from diffusion_jax.evaluation import likelihood, report
-from diffusion_jax.evaluation.parts import Parts, measured
+from diffusion_jax.evaluation.parts import Parts, fingerprint, measured
 from diffusion_jax.training import devices
 
 # What a run may be evaluated with other than it was trained with.
@@ -60,7 +60,8 @@ def main(arguments: list[str]) -> None:
     print(f"checkpoint {state.step} of {run.folder}: {num} images of {given.split}", flush=True)
     dataset = source.load()
     params = jax.device_put(state.ema, layout.replicated)
-    done = Parts(out.with_suffix(".parts"), settings)
+    identity = fingerprint(config.to_json(run.config), state.ema, dataset.images, dataset.labels)
+    done = Parts(out.with_suffix(".parts"), {**settings, "identity": identity})
     batches = partial(likelihood.batches, dataset, num, settings["batch_size"], layout)
     results = {
         measure.name: measured(

@@ -1,14 +1,24 @@
 """Finished batches of an evaluation on disk, so that a stopped one goes on where it was."""
 
+import hashlib
 import json
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Protocol
 
+import jax
 import numpy as np
 
 from diffusion_jax.evaluation.likelihood import Images, Measure
+
+
+def fingerprint(config: dict[str, Any], *trees: Any) -> str:
+    """SHA-256 of a configuration and of the arrays in any trees, in their order."""
+    digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
+    for leaf in jax.tree.leaves(trees):
+        digest.update(np.ascontiguousarray(leaf).tobytes())
+    return digest.hexdigest()
 
 
 class Parts:
