@@ -142,6 +142,7 @@ def about(config: Config, parts: Diffusion) -> dict[str, str]:
     return {
         "schedule": f"of {steps} steps with log-SNR {', '.join(f'{each:.6g}' for each in some)}",
         "prediction": config.prediction,
+        "variance": config.variance if VARIANCES[config.variance].learned else "fixed",
     }
 
 

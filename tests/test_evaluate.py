@@ -89,7 +89,7 @@ def test_pictures_lie_beside_the_report(whole):
 
 def test_by_default_the_report_is_in_the_runs_folder(workdir, capsys):
     evaluate.main([f"--workdir={workdir}", "--num=3"])
-    report = json.loads((workdir / "evaluation" / "test_step6.json").read_text())
+    report = json.loads((workdir / "evaluation" / "test_step6_num3.json").read_text())
     said = capsys.readouterr().out
     assert f"{report['bits_per_dim']['total']['mean']:.4f} +- " in said
     assert "bits/dim over 3 images" in said
@@ -130,7 +130,7 @@ def test_a_killed_evaluation_goes_on_where_it_was(workdir, tmp_path):
             break
     process.communicate()
     assert not out.exists()
-    saved = {path: path.stat().st_mtime_ns for path in out.with_suffix(".parts").glob("*.npz")}
+    saved = {path: path.stat().st_mtime_ns for path in tmp_path.glob("stopped.*.parts/*.npz")}
     assert saved
     kept = {}
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
@@ -140,7 +140,7 @@ def test_a_killed_evaluation_goes_on_where_it_was(workdir, tmp_path):
             kept = {path: path.stat().st_mtime_ns for path in saved if path.exists()}
     assert process.wait() == 0
     assert kept == saved
-    assert not out.with_suffix(".parts").exists()
+    assert not list(tmp_path.glob("stopped.*.parts"))
     straight = run(workdir, tmp_path, "--num=48", "--batch_size=4", name="straight")
     # One process has one device of its own, the other four: equal but for rounding.
     assert json.loads(out.read_text())["per_timestep"] == straight["per_timestep"]
@@ -154,6 +154,8 @@ BAD = {
     "unwritable": (["--out={}/file/x.json"], "cannot write"),
     "key of the run": (["--config.prediction=v"], "may change only data.dir, variance"),
     "learned variance": (["--config.variance=fixed_large"], "a learned variance is the network's"),
+    "the other one": (["--config.variance=learned_diagonal"], "variance is the network's"),
+    "a folder": (["--out={}/folder.json"], "expected a name ending in .json"),
     "checkpoint": (["--checkpoint=5"], "no checkpoint of step 5"),
     "ode": (["--ode=0"], "--ode: must be at least 1"),
 }
@@ -163,6 +165,7 @@ BAD = {
 def test_bad_input_is_refused_before_anything_is_computed(case, workdir, tmp_path, capsys):
     arguments, message = BAD[case]
     (tmp_path / "file").write_text("")
+    (tmp_path / "folder.json").mkdir()
     before = set(workdir.rglob("*"))
     with pytest.raises(UserError, match=r".") as error:
         evaluate.main([f"--workdir={workdir}", *(each.format(tmp_path) for each in arguments)])

@@ -100,7 +100,7 @@ def run(command: Callable[[list[str]], None]) -> None:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
         reason = str(error).splitlines()[0]
-        print(f"error: {reason}; try a smaller config.train.batch_size", file=sys.stderr)
+        print(f"error: {reason}; try a smaller batch size", file=sys.stderr)
         sys.exit(1)
     except KeyboardInterrupt:
         print("interrupted; what was saved before is intact", file=sys.stderr)

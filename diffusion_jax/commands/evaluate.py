@@ -52,16 +52,17 @@ def main(arguments: list[str]) -> None:
     num = _check_data(source, run, given)
     layout = devices.shardings(jax.devices())
     state = (restore_raw if given.raw else restore_ema)(run, parts, given.checkpoint, layout)
-    out = given.out or run.folder / "evaluation" / f"{given.split}_step{state.step}.json"
-    if out.suffix.lower() != ".json":
+    out = given.out or run.folder / "evaluation" / _name(given, int(state.step))
+    if out.suffix.lower() != ".json" or out.is_dir():
         raise UserError(f"--out {out}: expected a name ending in .json")
     check_file(out)
     settings = _settings(run, given, num, source.size, int(state.step))
     print(f"checkpoint {state.step} of {run.folder}: {num} images of {given.split}", flush=True)
     dataset = source.load()
     params = jax.device_put(state.ema, layout.replicated)
-    identity = fingerprint(config.to_json(run.config), state.ema, dataset.images, dataset.labels)
-    done = Parts(out.with_suffix(".parts"), {**settings, "identity": identity})
+    everything = {**settings, "config": config.to_json(run.config)}
+    identity = fingerprint(everything, state.ema, dataset.images, dataset.labels)
+    done = Parts(out.with_suffix(f".{identity[:12]}.parts"))
     batches = partial(likelihood.batches, dataset, num, settings["batch_size"], layout)
     results = {
         measure.name: measured(
@@ -69,7 +70,7 @@ def main(arguments: list[str]) -> None:
         )
         for measure in _measures(run, parts, given)
     }
-    _check_finite(results["bound"])
+    _check_finite(results, done)
     result = _report(results, parts, given, settings)
     _write(out, result)
     predictions = _predictions(run, parts, given.seed, params, next(iter(batches())))
@@ -104,7 +105,8 @@ def _parse(arguments: list[str]):
 
 
 def _change(settings, overrides: list[tuple[str, str]]) -> None:
-    learned = VARIANCES[settings.variance].learned
+    check(settings)
+    trained = settings.variance
     for key, text in overrides:
         if key not in MAY_DIFFER:
             raise UserError(
@@ -112,7 +114,8 @@ def _change(settings, overrides: list[tuple[str, str]]) -> None:
             )
         config.override(settings, key, text)
     check(settings)
-    if VARIANCES[settings.variance].learned != learned:
+    learned = VARIANCES[trained].learned or VARIANCES[settings.variance].learned
+    if learned and settings.variance != trained:
         raise UserError("config.variance: a learned variance is the network's; it cannot change")
 
 
@@ -125,14 +128,24 @@ def _check_data(source: Source, run: run_folder.Run, given) -> int:
                 f"split '{given.split}' has {name} {theirs}, the run's decoder {ours}; "
                 "set --config.data.dir to the data it was trained on"
             )
-    if run.config.model.classes and source.classes > run.config.model.classes:
+    classes = run.config.model.classes
+    if classes and not 0 < source.classes <= classes:
         raise UserError(
-            f"split '{given.split}' has {source.classes} classes, the network "
-            f"{run.config.model.classes}"
+            f"split '{given.split}' has {source.classes} classes, the network {classes}; "
+            "name labelled data of the same classes"
         )
     if given.num and given.num > source.size:
         raise UserError(f"--num {given.num}: split '{given.split}' has {source.size} images")
     return given.num or source.size
+
+
+def _name(given, step: int) -> str:
+    """The report's default name, one for each way to evaluate."""
+    parts = [given.split, f"step{step}"]
+    parts += [f"num{given.num}"] if given.num else []
+    parts += [f"every{given.every}"] if given.every > 1 else []
+    parts += [f"seed{given.seed}"] if given.seed else []
+    return "_".join([*parts, *(["raw"] if given.raw else [])]) + ".json"
 
 
 def _settings(run: run_folder.Run, given, num: int, size: int, step: int) -> dict[str, Any]:
@@ -182,11 +195,14 @@ def _measures(run: run_folder.Run, parts: build.Diffusion, given) -> list[likeli
     return wanted
 
 
-def _check_finite(bound: dict[str, np.ndarray]) -> None:
-    total = bound["prior"] + bound["nats"].sum(0)
-    lost = np.flatnonzero(~np.isfinite(total))
-    if lost.size:
-        raise Diverged(f"the bound of image {lost[0]} is not finite: the parameters have diverged")
+def _check_finite(results: dict[str, dict[str, np.ndarray]], done: Parts) -> None:
+    for name, arrays in results.items():
+        for each in arrays.values():
+            lost = np.argwhere(~np.isfinite(each))
+            if lost.size:
+                done.remove()
+                mend = "take more --ode steps" if name == "ode" else "the parameters have diverged"
+                raise Diverged(f"{name}: image {lost[0][-1]} has no finite value; {mend}")
 
 
 def _report(results, parts: build.Diffusion, given, settings) -> dict[str, Any]:

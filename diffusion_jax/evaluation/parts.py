@@ -13,24 +13,20 @@ import numpy as np
 from diffusion_jax.evaluation.likelihood import Images, Measure
 
 
-def fingerprint(config: dict[str, Any], *trees: Any) -> str:
-    """SHA-256 of a configuration and of the arrays in any trees, in their order."""
-    digest = hashlib.sha256(json.dumps(config, sort_keys=True).encode())
+def fingerprint(settings: dict[str, Any], *trees: Any) -> str:
+    """SHA-256 of settings and of the arrays in any trees, in their order."""
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     for leaf in jax.tree.leaves(trees):
         digest.update(np.ascontiguousarray(leaf).tobytes())
     return digest.hexdigest()
 
 
 class Parts:
-    """A folder with one file a batch; it starts anew where the settings are not the same."""
+    """A folder with one file a batch; its name should hold the `fingerprint` of what it is of."""
 
-    def __init__(self, folder: Path, settings: dict[str, Any]):
+    def __init__(self, folder: Path):
         self._folder = folder
-        record, text = folder / "settings.json", json.dumps(settings, sort_keys=True)
-        if not record.is_file() or record.read_text() != text:
-            shutil.rmtree(folder, ignore_errors=True)
-            folder.mkdir(parents=True)
-            record.write_text(text)
+        folder.mkdir(parents=True, exist_ok=True)
 
     def load(self, name: str) -> dict[str, np.ndarray] | None:
         """The arrays saved under this name, None if there are none."""
