@@ -4,13 +4,15 @@ PYTHON ?= python3
 VENV ?= .venv
 RUN := runs/digits
 PY := $(VENV)/bin/python
+PEERS := $(VENV)-peers
 
 .DEFAULT_GOAL := help
-.PHONY: help train test lint types notebook lock
+.PHONY: help train test lint types parity notebook lock
 
 help:
 	@echo "make train   train the digits and sample from them (about 4 minutes on 2 CPU cores)"
 	@echo "make test    run the test suite"
+	@echo "make parity  compare the samplers with diffusers', installed beside (CPU build of torch)"
 	@echo "make lint    ruff;  make types: pyright;  make notebook: run it small;  make lock: renew the lock"
 
 train: $(VENV)/ready
@@ -27,6 +29,9 @@ lint: $(VENV)/tools
 
 types: $(VENV)/tools
 	$(VENV)/bin/pyright --pythonpath $(PY)
+
+parity: $(VENV)/ready $(PEERS)/ready
+	PEERS_PYTHON=$(PEERS)/bin/python $(PY) -m pytest --numprocesses=0 parity
 
 notebook: $(VENV)/tools
 	@runs=$$(mktemp -d); SMALL=1 RUNS=$$runs $(VENV)/bin/jupyter-execute \
@@ -46,4 +51,9 @@ $(VENV)/ready: requirements.lock
 
 $(VENV)/tools: $(VENV)/ready requirements-dev.txt
 	$(PY) -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@
+
+$(PEERS)/ready: requirements-peers.txt
+	$(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
 	@touch $@

@@ -46,10 +46,4 @@ VARIANTS = {
 
 def get_config(variant: str = "") -> ConfigDict:
     """The paper's recipe, which is the default of every key, or one of `VARIANTS`."""
-    config = default.get_config()
-    if variant:
-        if variant not in VARIANTS:
-            raise ValueError(f"no variant '{variant}'; there are: {', '.join(VARIANTS)}")
-        config.update(VARIANTS[variant])
-        config.name = f"cifar10_{variant}"
-    return config
+    return default.change(default.get_config(), VARIANTS, variant)

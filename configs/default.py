@@ -29,6 +29,8 @@ def get_config() -> ConfigDict:
                 "beta_end": 0.02,
                 "log_snr_max": placeholder(float),
                 "log_snr_min": -10.0,
+                "noise_min": 0.01,
+                "noise_max": 10.0,
                 "betas": (),
             },
             "prediction": "eps",
@@ -68,7 +70,33 @@ def get_config() -> ConfigDict:
                 "save_every": 5000,
                 "sample_every": 5000,
                 "keep": 3,
+                "label_dropout": 0.0,
             },
-            "sample": {"num": 64, "batch_size": 64, "steps": 0, "clip": True},
+            "sample": {
+                "num": 64,
+                "batch_size": 64,
+                "steps": 0,
+                "clip": True,
+                "sampler": "ancestral",
+                "grid": "uniform",
+                "eta": 0.0,
+                "churn": 40.0,
+                "langevin_steps": 1,
+                "langevin_rate": 0.1,
+                "guidance": 1.0,
+                "guidance_interval": (0.0, 1.0),
+                "jump": 10,
+                "repeats": 5,
+            },
         }
     ).lock()
+
+
+def change(config: ConfigDict, variants: dict[str, dict], variant: str) -> ConfigDict:
+    """Apply one of a file's variants to its configuration and name it so; none is no change."""
+    if variant:
+        if variant not in variants:
+            raise ValueError(f"no variant '{variant}'; there are: {', '.join(variants)}")
+        config.update(variants[variant])
+        config.name = f"{config.name}_{variant}"
+    return config

@@ -9,8 +9,26 @@ from ml_collections import ConfigDict
 
 from configs import default
 
+# Variants: of classes, for guidance; and NCSN (Song & Ermon 2019): ten noise levels, the score,
+# annealed Langevin dynamics.
+VARIANTS = {
+    "conditional": {"model": {"classes": 10}, "train": {"label_dropout": 0.1}},
+    "ncsn": {
+        "schedule": {"name": "variance_exploding", "steps": 10},
+        "prediction": "score",
+        "weight": "snr",
+        "sample": {
+            "sampler": "langevin",
+            "steps": 10,
+            "clip": False,
+            "langevin_steps": 100,
+            "langevin_rate": 0.2,
+        },
+    },
+}
 
-def get_config() -> ConfigDict:
+
+def get_config(variant: str = "") -> ConfigDict:
     """A U-Net of 0.7M parameters; settings chosen on a fifth of the training split."""
     config = default.get_config()
     config.name = "digits"
@@ -37,4 +55,4 @@ def get_config() -> ConfigDict:
         }
     )
     config.sample.steps = 250
-    return config
+    return default.change(config, VARIANTS, variant)

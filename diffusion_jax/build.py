@@ -21,17 +21,21 @@ from diffusion_jax.core.timesteps import TIMESTEPS, Timesteps
 from diffusion_jax.data.dataset import DataSpec, Source
 from diffusion_jax.data.sources import open_source
 from diffusion_jax.errors import UserError
-from diffusion_jax.evaluation.generate import Generate, make_generate
 from diffusion_jax.models import network
 from diffusion_jax.models.unet import UNet, check_image_size
-from diffusion_jax.samplers import grids
-from diffusion_jax.samplers.sample import SAMPLERS
+from diffusion_jax.samplers.guidance import classifier_free
 from diffusion_jax.training import optimizer as optimizers
-from diffusion_jax.training.devices import Shardings
 from diffusion_jax.training.state import create
 from diffusion_jax.training.step import Loss, Step, make_loss, make_step
 
 PAPER_STEPS = 1000  # the network is told t * 1000 / T: 0 .. 999 for the paper's T = 1000
+
+
+class Guidance(NamedTuple):
+    """How far, and between which times, the output moves away from the one without a class."""
+
+    scale: float
+    interval: tuple[float, float]
 
 
 class Diffusion(NamedTuple):
@@ -52,14 +56,26 @@ class Diffusion(NamedTuple):
         return network.init(self.model, key, self.data.shape)
 
     def denoise(
-        self, params, label: jax.Array | None, clip: bool, grid: Schedule | None = None
+        self,
+        params,
+        label: jax.Array | None,
+        clip: bool,
+        grid: Schedule | None = None,
+        guidance: "Guidance | None" = None,
     ) -> Denoise:
         """The denoiser of these parameters, labels `[b]` closed over, dropout off.
 
         Its t counts along `grid`, by default the training steps.
         """
         meaning = self.meaning if grid is None else self.meaning.on(grid)
-        return denoiser(lambda x, time: self.network(params, x, time, label, None), meaning, clip)
+
+        def network(x, time, label=label):
+            return self.network(params, x, time, label, None)
+
+        if guidance is None or label is None:
+            return denoiser(network, meaning, clip)
+        none = self.model.classes
+        return denoiser(classifier_free(network, label, none, *guidance), meaning, clip)
 
 
 def source(config: Config, split: str | None = None) -> Source:
@@ -74,13 +90,17 @@ def schedule(config: Config, levels: int) -> Schedule:
     Raises:
         UserError: its numbers are out of range.
     """
-    make = SCHEDULES[config.schedule.name]
     given = {**config.schedule.to_dict(), "levels": levels}
-    wanted = {key: given[key] for key in inspect.signature(make).parameters if key in given}
     try:
-        return make(**wanted)
+        return call(SCHEDULES[config.schedule.name], given)
     except ValueError as error:
         raise UserError(f"config.schedule: {error}") from error
+
+
+def call(function: Callable, settings: dict[str, Any]):
+    """Call a table's entry with those settings that it has arguments for."""
+    wanted = inspect.signature(function).parameters
+    return function(**{key: value for key, value in settings.items() if key in wanted})
 
 
 def diffusion(config: Config, data: DataSpec) -> Diffusion:
@@ -130,6 +150,8 @@ def loss(config: Config, parts: Diffusion) -> Loss:
         parts.network,
         timesteps(config, parts),
         flip=config.data.flip,
+        no_label=config.model.classes,
+        label_dropout=config.train.label_dropout,
         seed=config.seed,
         batch_size=config.train.batch_size,
     )
@@ -175,36 +197,3 @@ def training(config: Config, parts: Diffusion) -> Training:
         rate=rate,
         make_step=partial(make_step, loss(config, parts), drawing, optimizer, config.ema.decay),
     )
-
-
-def generator(
-    config: Config, parts: Diffusion, layout: Shardings, batch_size: int, steps: int
-) -> Generate:
-    """Ancestral sampling of this run: `generate(state, seed, num, progress)`.
-
-    Args:
-        batch_size: images at once.
-        steps: of the sampler.
-
-    Raises:
-        UserError: the schedule has fewer steps.
-    """
-    try:
-        moves = grids.uniform(parts.schedule, steps)
-    except ValueError as error:
-        raise UserError(f"sampling: {error}") from error
-    return make_generate(
-        SAMPLERS["ancestral"](config.variance),
-        lambda params, label: parts.denoise(params, label, config.sample.clip),
-        moves,
-        parts.data.shape,
-        config.model.classes,
-        layout,
-        batch_size,
-    )
-
-
-def sampling_steps(config: Config, parts: Diffusion) -> int:
-    """How many steps a sampler takes unless told otherwise: never more than T."""
-    most = parts.schedule.steps
-    return min(config.sample.steps or most, most)

@@ -10,6 +10,8 @@ from diffusion_jax.core.schedules import SCHEDULES
 from diffusion_jax.core.timesteps import TIMESTEPS
 from diffusion_jax.errors import UserError, unknown_name
 from diffusion_jax.models.unet import UNet, check_settings
+from diffusion_jax.samplers.grids import GRIDS
+from diffusion_jax.samplers.sample import SAMPLERS
 from diffusion_jax.training.devices import MODES
 from diffusion_jax.training.optimizer import DECAYS
 
@@ -24,6 +26,8 @@ NAMES = {
     "weight": WEIGHTS,
     "timesteps": TIMESTEPS,
     "optimizer.decay": DECAYS,
+    "sample.sampler": SAMPLERS,
+    "sample.grid": GRIDS,
 }
 
 # What numbers must lie between, ends included.
@@ -44,9 +48,17 @@ RANGES = {
     "train.save_every": (0, math.inf),
     "train.sample_every": (0, math.inf),
     "train.keep": (1, math.inf),
+    "train.label_dropout": (0.0, 0.999),
     "sample.num": (1, math.inf),
     "sample.batch_size": (1, math.inf),
     "sample.steps": (0, math.inf),
+    "sample.eta": (0.0, 1.0),
+    "sample.churn": (0.0, math.inf),
+    "sample.langevin_steps": (1, math.inf),
+    "sample.langevin_rate": (1e-6, 3.999),
+    "sample.guidance": (0.0, 1000.0),
+    "sample.jump": (1, math.inf),
+    "sample.repeats": (1, math.inf),
     "data.image_size": (0, math.inf),
 }
 
@@ -79,6 +91,23 @@ def check(config: Config) -> None:
             f"config.loss 'hybrid' trains a learned variance, config.variance is "
             f"'{config.variance}'; set it to 'learned_range' or config.loss to 'weighted'"
         )
+    _check_classes(config)
     if not config.name:
         raise UserError("config.name is empty; it names the run's folder")
     check_settings(UNet(out_channels=1, **config.model))
+
+
+def _check_classes(config: Config) -> None:
+    dropout = config.train.label_dropout
+    if dropout and not config.model.classes:
+        raise UserError("config.train.label_dropout needs classes; set config.model.classes")
+    if config.sample.guidance != 1.0 and not dropout:
+        raise UserError(
+            f"config.sample.guidance is {config.sample.guidance:g}; guidance needs a run trained "
+            "on classes with config.train.label_dropout above 0"
+        )
+    interval = config.sample.guidance_interval
+    if len(interval) != 2 or not 0.0 <= interval[0] <= interval[1] <= 1.0:
+        raise UserError(
+            f"config.sample.guidance_interval is {interval}; it must be two rising numbers in 0..1"
+        )

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffusion_jax.core import bound, exact, gaussian, schedules
+from diffusion_jax.core import bound, exact, gaussian, moves, schedules
 from diffusion_jax.core.arrays import at
 from diffusion_jax.core.predictions import Denoised
 from diffusion_jax.core.process import (
@@ -44,7 +44,7 @@ def posterior_mean(schedule, xt):
 
 def textbook(schedule, model_var, x0, eps):
     """KL of the posterior and the model's Gaussian as every book has it, summed, in float64."""
-    row = schedules.single_steps(schedule)
+    row = moves.single_steps(schedule)
     x0, eps = np.float64(x0), np.float64(eps)
     xt = schedule.signal[1:, None, None] * x0 + schedule.noise[1:, None, None] * eps
     shift = row.x0_weight[1:, None, None] * (x0 - posterior_mean(schedule, xt))
@@ -212,7 +212,7 @@ def test_same_covariance_leaves_the_weighted_squared_error(variance):
 
 
 def test_learned_variances_span_the_fixed_ones():
-    row = schedules.single_steps(SCHEDULES["cosine"])
+    row = moves.single_steps(SCHEDULES["cosine"])
     middle = VARIANCES["learned_range"].log_var(row)
     for name, output in (("fixed_small", -1.0), ("fixed_large", 1.0)):
         ends = VARIANCES[name].log_var(row).offset
@@ -227,7 +227,7 @@ def test_the_decoder_has_its_own_variance(variance):
     schedule = SCHEDULES["log_snr"]
     own, clipped = (reverse_process(schedule, variance, name).log_var for name in DECODERS)
     np.testing.assert_allclose(np.exp(own.offset[0]), schedule.noise[0] ** 2)
-    posterior = schedules.single_steps(schedule).posterior_var
+    posterior = moves.single_steps(schedule).posterior_var
     np.testing.assert_allclose(np.exp(clipped.offset[0]), posterior[1])
     np.testing.assert_array_equal(own.offset[1:], clipped.offset[1:])
     assert own.span[0] == (1.0 if variance == "learned_diagonal" else 0.0)

@@ -75,7 +75,7 @@ def test_sampling_needs_the_folder_alone(workdir, tmp_path):
     images = np.load(tmp_path / "images.npz")["arr_0"]
     assert images.shape == (6, 8, 8, 1)
     assert images.dtype == np.uint8
-    files = sorted((tmp_path / "folder").iterdir())
+    files = sorted((tmp_path / "folder").glob("*.png"))
     assert [path.name for path in files] == [f"{i:06d}.png" for i in range(6)]
     read = np.stack([np.asarray(Image.open(path)) for path in files])
     np.testing.assert_array_equal(read, images[..., 0])
@@ -198,9 +198,6 @@ def test_sampling_without_a_checkpoint(workdir, tmp_path):
     done = run(sample(workdir, "--checkpoint=5"))
     assert "no checkpoint of step 5" in done.stderr
     assert "there are: 3, 6" in done.stderr
-    done = run(sample(workdir, "--steps=21"))
-    assert done.returncode == 2
-    assert "sampling: steps must lie in 1 .. 20, got 21" in done.stderr
 
 
 @pytest.mark.parametrize(

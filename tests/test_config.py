@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from diffusion_jax import build, config
+from diffusion_jax import build, build_sampling, config
 from diffusion_jax.checks import check
 from diffusion_jax.data.dataset import DataSpec
 from diffusion_jax.errors import UserError
@@ -80,7 +80,7 @@ def test_a_missing_or_broken_file_is_one_line(tmp_path):
     broken.write_text("def get_config():\n    return 3\n")
     with pytest.raises(UserError, match="must return a ConfigDict"):
         config.load(str(broken), [])
-    with pytest.raises(UserError, match=r"digits.py has no variants; leave ':nonsense' out"):
+    with pytest.raises(UserError, match=r"no variant 'nonsense'; there are: conditional, ncsn"):
         config.load(DIGITS + ":nonsense", [])
 
 
@@ -121,7 +121,7 @@ def test_sampling_takes_no_more_steps_than_there_are():
     short = [("schedule.name", "betas"), ("schedule.betas", "0.1,0.2,0.3")]
     for overrides, steps in (([], 250), ([("schedule.steps", "20")], 20), (short, 3)):
         loaded = config.load(DIGITS, overrides)
-        assert build.sampling_steps(loaded, build.diffusion(loaded, data)) == steps
+        assert build_sampling.steps(loaded, build.diffusion(loaded, data)) == steps
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ FLOORS = [
     {"run_folder"},
     {"checks"},
     {"build"},
+    {"build_sampling"},
     {"commands"},
 ]
 FLOOR = {name: height for height, names in enumerate(FLOORS) for name in names}

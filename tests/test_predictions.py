@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffusion_jax.core import schedules
+from diffusion_jax.core import moves, schedules
 from diffusion_jax.core.predictions import PREDICTIONS, Denoised, denoiser, prediction
 from diffusion_jax.core.process import q_posterior, q_sample
 
@@ -52,7 +52,7 @@ def test_mean_is_the_posterior_mean():
 
 def test_mean_from_eps_is_the_known_formula():
     """(x_t - beta_t / sqrt(1 - ab_t) eps) / sqrt(alpha_t), Ho et al. 2020, eq. 11."""
-    beta = schedules.single_steps(SCHEDULE).forward_var[:, None, None, None]
+    beta = moves.single_steps(SCHEDULE).forward_var[:, None, None, None]
     noise = SCHEDULE.noise[:, None, None, None]
     expected = (XT - beta / noise * EPS) / np.sqrt(1.0 - beta)
     # At t = 0 the formula divides a small difference by a small number in float32.
@@ -124,6 +124,6 @@ def test_twice_the_channels_hold_the_variance():
 
 def test_an_undetermined_step_is_refused():
     ends = np.array([0.0, -np.inf]), np.array([0.7, 0.0]), np.ones(2)
-    vanished = schedules.Schedule(*ends, time=np.arange(2.0))
+    vanished = schedules.Schedule(*ends, np.arange(2.0), schedules.VARIANCE_PRESERVING)
     with pytest.raises(ValueError, match="does not determine x0 at step t = 1"):
         prediction("eps", vanished)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffusion_jax.core import exact, gaussian, schedules
+from diffusion_jax.core import exact, gaussian, moves, schedules
 from diffusion_jax.core.process import (
     VARIANCES,
     p_mean_variance,
@@ -72,7 +72,7 @@ def test_posterior_of_the_first_step_is_the_image_itself():
 @pytest.mark.parametrize("name", VARIANCES)
 def test_model_variances_start_between_their_bounds(name):
     """With the network's variance output at zero, where it starts."""
-    row = schedules.single_steps(SCHEDULE)
+    row = moves.single_steps(SCHEDULE)
     var = np.exp(VARIANCES[name].log_var(row).offset)
     assert np.all(var[1:] >= row.posterior_var[1:] * (1.0 - 1e-12))
     assert np.all(var <= row.forward_var * (1.0 + 1e-12))

@@ -6,7 +6,8 @@ import pytest
 from diffusion_jax.core import schedules
 from diffusion_jax.core.bound import prior_nats
 from diffusion_jax.core.gaussian import bits_per_dim
-from diffusion_jax.core.schedules import SCHEDULES, moves, single_steps
+from diffusion_jax.core.moves import moves, single_steps
+from diffusion_jax.core.schedules import SCHEDULES
 
 LEVELS = 256
 
@@ -21,9 +22,24 @@ def schedule(request):
     return make(request.param)
 
 
-def test_alpha_bar_falls_strictly(schedule):
-    assert np.all(np.diff(schedule.log_snr) < 0.0)
-    assert np.all(np.diff(np.square(schedule.signal)) < 0.0)
+@pytest.fixture(params=set(SCHEDULES) - {"variance_exploding"})
+def preserving(request):
+    return make(request.param)
+
+
+def test_alpha_bar_falls_strictly(preserving):
+    assert np.all(np.diff(preserving.log_snr) < 0.0)
+    assert np.all(np.diff(np.square(preserving.signal)) < 0.0)
+
+
+def test_noise_explodes_geometrically_on_an_unscaled_signal():
+    schedule = schedules.variance_exploding(10, 0.01, 1.0)
+    np.testing.assert_array_equal(schedule.signal, 1.0)
+    ratio = schedule.noise[1:] / schedule.noise[:-1]
+    np.testing.assert_allclose(ratio, 100.0 ** (1 / 9), rtol=1e-12)
+    np.testing.assert_allclose(schedule.noise[[0, -1]], [0.01, 1.0], rtol=1e-12)
+    with pytest.raises(ValueError, match="noise_min 2 must lie between 0 and noise_max 1"):
+        schedules.variance_exploding(10, 2.0, 1.0)
 
 
 @pytest.mark.parametrize("name", set(SCHEDULES) - {"betas"})
@@ -32,15 +48,31 @@ def test_beta_grows_from_the_second_step(name):
     assert np.all(np.diff(beta[1:]) >= -1e-12)
 
 
+def test_data_of_unit_variance_keep_it(preserving):
+    np.testing.assert_allclose(preserving.scale, 1.0)
+    alpha = 1.0 - single_steps(preserving).forward_var
+    np.testing.assert_allclose(np.cumprod(alpha), np.square(preserving.signal), rtol=1e-9)
+
+
 def test_tables_agree_with_each_other(schedule):
-    np.testing.assert_allclose(np.square(schedule.signal) + np.square(schedule.noise), 1.0)
     snr = np.square(schedule.signal / schedule.noise)
     np.testing.assert_allclose(np.log(snr), schedule.log_snr, rtol=1e-9, atol=1e-12)
 
 
-def test_steps_multiply_up_to_the_marginals(schedule):
-    alpha = 1.0 - single_steps(schedule).forward_var
-    np.testing.assert_allclose(np.cumprod(alpha), np.square(schedule.signal), rtol=1e-9)
+def test_steps_add_up_to_the_marginals(schedule):
+    """noise_t^2 = (signal_t / signal_s)^2 noise_s^2 + forward_var, s = t - 1."""
+    scale = schedule.signal / np.append(1.0, schedule.signal[:-1])
+    before = np.append(0.0, np.square(schedule.noise[:-1]))
+    sum_of_both = np.square(scale) * before + single_steps(schedule).forward_var
+    np.testing.assert_allclose(sum_of_both, np.square(schedule.noise), rtol=1e-9)
+
+
+def test_the_slope_of_the_signal_is_the_paths_drift(schedule):
+    """By differences along a fine grid of the same path."""
+    log_snr = np.linspace(5.0, -5.0, 2001)
+    fine = schedule.at_log_snr(log_snr)
+    slope = np.gradient(np.log(fine.signal), log_snr)
+    np.testing.assert_allclose(slope[1:-1], fine.path.drift(log_snr)[1:-1], atol=1e-5)
 
 
 def test_moves_compose(schedule):

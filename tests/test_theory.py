@@ -1,6 +1,6 @@
 """docs/theory.md names functions and tests: they exist, and no row is missing."""
 
-import importlib
+import importlib.util
 import re
 from pathlib import Path
 
@@ -12,12 +12,14 @@ NAMES = sorted(set(re.findall(r"`([a-z_]+\.[A-Za-z_0-9]+)`", THEORY)))
 LAWS = sorted(set(re.findall(r"`(test_[a-z_0-9]+)`", THEORY)))
 ROWS = [f"F{n}" for n in range(1, 8)]
 ROWS += [f"R{n}" for n in range(1, 7)] + [f"M{n}" for n in range(1, 16)]
+ROWS += [f"S{n}" for n in range(1, 5)]
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_functions_exist(name):
     module, attribute = name.split(".")
-    found = getattr(importlib.import_module(f"diffusion_jax.core.{module}"), attribute)
+    room = "core" if importlib.util.find_spec(f"diffusion_jax.core.{module}") else "samplers"
+    found = getattr(importlib.import_module(f"diffusion_jax.{room}.{module}"), attribute)
     assert isinstance(found, dict) or found.__doc__
 
 

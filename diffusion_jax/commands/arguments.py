@@ -69,6 +69,17 @@ def positive(text: str) -> int:
     return value
 
 
+def fraction(text: str) -> float:
+    """A number above 0, at most 1."""
+    try:
+        value = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected a number, got '{text}'") from None
+    if not 0.0 < value <= 1.0:
+        raise argparse.ArgumentTypeError(f"must be above 0 and at most 1, got {text}")
+    return value
+
+
 def seed(text: str) -> int:
     """An integer that a random key can be made of."""
     value = _integer(text)

@@ -1,110 +1,171 @@
 """`sample.py`: from a run's folder to images."""
 
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 
-from diffusion_jax import build, run_folder
+from diffusion_jax import build, build_sampling, config, run_folder
+from diffusion_jax.build_sampling import Steering
 from diffusion_jax.checks import check
 from diffusion_jax.commands import cache
-from diffusion_jax.commands.arguments import Parser, as_path, check_file, named, positive, seed
+from diffusion_jax.commands.arguments import (
+    Parser,
+    as_path,
+    check_file,
+    fraction,
+    named,
+    positive,
+    seed,
+    split_overrides,
+)
+from diffusion_jax.commands.outputs import open_output
+from diffusion_jax.commands.pixels import read_image, read_mask
 from diffusion_jax.commands.restore import restore_ema
 from diffusion_jax.commands.terminal import Images
 from diffusion_jax.errors import UserError
+from diffusion_jax.evaluation.generate import Frames, Method, batches, make_generate
+from diffusion_jax.evaluation.parts import fingerprint
+from diffusion_jax.samplers.grids import GRIDS
+from diffusion_jax.samplers.sample import SAMPLERS
 from diffusion_jax.training import devices
-from diffusion_jax.visual.images import grid, save_png, save_strips, to_uint8
+from diffusion_jax.visual.images import save_film, save_strips
 
-STRIP_ROWS = 8
+WATCHED = 8  # images whose way is shown
+FLAGS = ("sampler", "grid", "steps", "eta", "guidance")  # each stands for config.sample.FLAG
+IMMATERIAL = ("num", "batch_size")  # to what the images are
 
 
 def main(arguments: list[str]) -> None:
     """Draw images from the averaged parameters of a run's checkpoint and write them."""
-    given = _parse(arguments)
+    given, overrides = _parse(arguments)
     cache.enable()
     run = run_folder.read(given.workdir)
-    check(run.config)
+    _change(run.config, given, overrides)
     parts = build.diffusion(run.config, run.data)
-    steps = given.steps or build.sampling_steps(run.config, parts)
+    steering = _steering(given, run.data.shape)
+    method = build_sampling.method(run.config, parts, steering)
     layout = devices.shardings(jax.devices())
-    batch_size = min(given.num, run.config.sample.batch_size)
-    generate = build.generator(run.config, parts, layout, batch_size, steps)
     state = restore_ema(run, parts, given.checkpoint, layout)
     default = run.folder / "samples" / f"sample_step{state.step}_seed{given.seed}.png"
-    write, out = _writer(given.out or str(default), given.num)
-    if given.strip:
-        _check_strip(given.strip, out)
-    print(
-        f"checkpoint {state.step} of {run.folder}: {given.num} images in {steps} steps", flush=True
-    )
-    progress = Images(given.num, "sampled")
-    images = []
+    identity = _identity(run.config, given, steering, int(state.step), state.ema)
+    out = open_output(given.out or str(default), identity)
+    _check_picture("--strip", given.strip, out.path, (".png",))
+    _check_picture("--trajectory", given.trajectory, out.path, (".png", ".gif"))
+    batch_size = min(given.num, run.config.sample.batch_size)
+    wanted = out.missing(batches(given.num, batch_size))
+    num = sum(len(each) for each in wanted)
+    print(_first_line(run, int(state.step), num, method), flush=True)
+    generate = make_generate(method, layout, batch_size)
+    progress, frames = Images(num, "sampled"), None
     try:
-        for batch in generate(state, given.seed, given.num, progress):
-            if given.strip and not images:
-                save_strips(given.strip, np.moveaxis(batch.chain[:, :STRIP_ROWS], 0, 1))
-            images.append(to_uint8(batch.images))
+        for batch in generate(state.ema, given.seed, wanted, progress, WATCHED):
+            frames = frames or batch.frames
+            out.add(batch)
     finally:
         progress.close()
-    write(out, np.concatenate(images))
-    print(f"wrote {' and '.join(str(path) for path in (out, given.strip) if path)}")
+    out.finish()
+    if frames:
+        _write_frames(frames, given)
+    shown = [path for path in (out.path, given.strip, given.trajectory) if path]
+    print(f"wrote {' and '.join(map(str, shown))}")
 
 
 def _parse(arguments: list[str]):
+    rest, overrides = split_overrides(arguments)
     parser = Parser(prog="sample.py", description="Draw images from a trained run.")
     parser.add_argument("--workdir", type=as_path, required=True, help="the run's folder")
     parser.add_argument("--num", type=positive, default=64, help="how many images")
     parser.add_argument("--seed", type=seed, default=0, help="image i is a function of seed and i")
-    parser.add_argument("--steps", type=positive, help="sampling steps; default: the config's")
     parser.add_argument("--checkpoint", type=int, metavar="STEP", help="default: the newest")
     parser.add_argument(
         "--out", type=named, help="x.png (a grid), x.npz (uint8 NHWC, arr_0) or a folder of PNGs"
     )
-    parser.add_argument(
-        "--strip",
-        type=as_path,
-        help="also write a PNG of x0 predictions on the way",
+    method = parser.add_argument_group("method", "default: the config's")
+    method.add_argument("--sampler", type=named, help=", ".join(SAMPLERS))
+    method.add_argument("--grid", type=named, help=", ".join(GRIDS))
+    method.add_argument("--steps", type=positive, help="moves from noise to image")
+    method.add_argument("--eta", type=named, help="of ddim: 0 no noise, 1 as ancestral")
+    steering = parser.add_argument_group("steering")
+    steering.add_argument("--class", type=int, dest="label", help="of every image")
+    steering.add_argument("--guidance", type=named, help="away from no class; 1 is none")
+    steering.add_argument("--inpaint", type=as_path, metavar="IMAGE", help="an image to paint in")
+    steering.add_argument("--mask", type=as_path, help="white where --inpaint is painted anew")
+    steering.add_argument("--from", type=as_path, dest="source", metavar="IMAGE", help="start here")
+    steering.add_argument("--strength", type=fraction, default=0.6, help="noise put on --from")
+    pictures = parser.add_argument_group("pictures")
+    pictures.add_argument("--trajectory", type=as_path, help="x.gif or x.png: from noise to image")
+    pictures.add_argument("--strip", type=as_path, help="x.png: x0 predictions on the way")
+    parser.epilog = "--config.sample.KEY=VALUE changes any other setting of sampling"
+    return parser.parse_args(rest), overrides
+
+
+def _change(settings, given, overrides: list[tuple[str, str]]) -> None:
+    for key, text in overrides:
+        if not key.startswith("sample."):
+            raise UserError(f"--config.{key}: sampling may change only config.sample.*")
+        config.override(settings, key, text)
+    for flag in FLAGS:
+        value = getattr(given, flag)
+        if value is not None:
+            config.override(settings, f"sample.{flag}", str(value))
+    check(settings)
+    if given.steps and given.steps > settings.schedule.steps:
+        raise UserError(f"--steps {given.steps}: the run has {settings.schedule.steps} steps")
+
+
+def _steering(given, shape: tuple[int, int, int]) -> Steering:
+    if (given.inpaint is None) != (given.mask is None):
+        raise UserError("--inpaint and --mask belong together: give both")
+    if given.inpaint and given.source:
+        raise UserError("--inpaint and --from exclude each other: give one")
+    return Steering(
+        label=given.label,
+        source=read_image(given.source, shape) if given.source else None,
+        strength=given.strength if given.source else 1.0,
+        known=read_image(given.inpaint, shape) if given.inpaint else None,
+        seen=1.0 - read_mask(given.mask, shape) if given.mask else None,
     )
-    return parser.parse_args(arguments)
 
 
-def _writer(out: str, num: int):
-    """How to write uint8 images to `out`: `(write, path)`, tried before anything is computed."""
-    path = Path(out)
-    suffix, folder = path.suffix.lower(), path.is_dir() or out.endswith("/")
-    if suffix in (".png", ".npz") and not folder:
-        check_file(path)
-        return (_write_grid if suffix == ".png" else _write_npz), path
-    if suffix in (".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".npy") and not folder:
-        raise UserError(f"--out {out}: expected a name ending in .png or .npz, or a folder")
-    check_file(path / _name(0))
-    others = {found.name for found in path.glob("*.png")} - {_name(i) for i in range(num)}
-    if others:
-        raise UserError(f"--out {out}: holds other pictures ({min(others)}); name an empty folder")
-    return _write_folder, path
+def _identity(settings, given, steering: Steering, step: int, params) -> dict[str, Any]:
+    """What the images are of: two folders of the same identity hold the same images."""
+    drawn = {k: v for k, v in config.to_json(settings)["sample"].items() if k not in IMMATERIAL}
+    arrays = [each for each in (steering.source, steering.known, steering.seen) if each is not None]
+    return {
+        **drawn,
+        "run": settings.name,
+        "checkpoint": step,
+        "parameters": fingerprint({}, params)[:16],
+        "seed": given.seed,
+        "class": given.label,
+        "strength": steering.strength,
+        "images": fingerprint({"count": len(arrays)}, arrays)[:16] if arrays else None,
+    }
 
 
-def _check_strip(strip: Path, out: Path) -> None:
-    if strip.suffix.lower() != ".png" or strip.is_dir() or strip == out:
-        raise UserError(f"--strip {strip}: expected a name ending in .png, another than --out")
-    check_file(strip)
+def _check_picture(flag: str, path: Path | None, out: Path, suffixes: tuple[str, ...]) -> None:
+    if path is None:
+        return
+    if path.suffix.lower() not in suffixes or path.is_dir() or path == out:
+        names = " or ".join(suffixes)
+        raise UserError(f"{flag} {path}: expected a name ending in {names}, another than --out")
+    check_file(path)
 
 
-def _name(i: int) -> str:
-    return f"{i:06d}.png"
+def _first_line(run: run_folder.Run, step: int, num: int, method: Method) -> str:
+    rows, name = method.plan.rows, run.config.sample.sampler
+    return (
+        f"checkpoint {step} of {run.folder}: {num} images by {name} in "
+        f"{rows.move[-1] + 1} steps ({len(rows.index)} network calls)"
+    )
 
 
-def _write_grid(out: Path, images: np.ndarray) -> None:
-    save_png(out, grid(images))
-
-
-def _write_npz(out: Path, images: np.ndarray) -> None:
-    part = out.with_name(out.name + ".part")
-    with part.open("wb") as file:
-        np.savez(file, arr_0=images)
-    part.replace(out)
-
-
-def _write_folder(out: Path, images: np.ndarray) -> None:
-    for i, image in enumerate(images):
-        save_png(out / _name(i), image)
+def _write_frames(frames: Frames, given) -> None:
+    if given.strip:
+        save_strips(given.strip, np.moveaxis(frames.x0, 0, 1))
+    if given.trajectory and given.trajectory.suffix.lower() == ".gif":
+        save_film(given.trajectory, frames.x)
+    elif given.trajectory:
+        save_strips(given.trajectory, np.moveaxis(frames.x, 0, 1))

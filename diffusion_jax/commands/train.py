@@ -7,7 +7,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from diffusion_jax import build, config, run_folder
+from diffusion_jax import build, build_sampling, config, run_folder
 from diffusion_jax.checks import check
 from diffusion_jax.commands import cache
 from diffusion_jax.commands.arguments import Parser, as_path, named, split_overrides
@@ -15,12 +15,13 @@ from diffusion_jax.commands.terminal import Training
 from diffusion_jax.core.keys import Stream, stream_key
 from diffusion_jax.data.batches import batch_indices
 from diffusion_jax.data.dataset import Dataset, Source
+from diffusion_jax.evaluation.generate import make_generate
 from diffusion_jax.models.network import parameter_count
 from diffusion_jax.training import devices, loop
 from diffusion_jax.training.checkpoint import Checkpoints, newest_step
 from diffusion_jax.training.metrics import MetricsWriter
 from diffusion_jax.training.step import Batch
-from diffusion_jax.visual.images import grid, save_png, to_uint8
+from diffusion_jax.visual.images import grid, labelled_grid, save_png, to_uint8
 
 DEFAULT = config.DEFAULT.with_name("digits.py")
 
@@ -142,8 +143,7 @@ class _Cut(Exception):
 def _sampler(settings, parts: build.Diffusion, run: run_folder.Run):
     """Draw a grid: `(state, stopping) -> path or None`, compiled at its first call."""
     num, layout = settings.sample.num, devices.shardings(jax.devices())
-    steps = build.sampling_steps(settings, parts)
-    generate = build.generator(settings, parts, layout, num, steps)
+    generate = make_generate(build_sampling.method(settings, parts), layout, num)
 
     def sample(state, stopping) -> str | None:
         def progress(done: float) -> None:
@@ -151,11 +151,12 @@ def _sampler(settings, parts: build.Diffusion, run: run_folder.Run):
                 raise _Cut
 
         try:
-            (drawn,) = generate(state, settings.seed, num, progress)
+            (drawn,) = generate(state.ema, settings.seed, [range(num)], progress)
         except _Cut:
             return None
         path = run.folder / "samples" / f"step_{int(state.step):07d}.png"
-        save_png(path, grid(to_uint8(drawn.images)))
+        images = to_uint8(drawn.images)
+        save_png(path, grid(images) if drawn.label is None else labelled_grid(images, drawn.label))
         return str(path)
 
     return sample

@@ -19,7 +19,9 @@ from diffusion_jax.core.schedules import Schedule
 
 
 def prior_nats(schedule: Schedule, x0: jax.Array) -> jax.Array:
-    """KL(q(x_T | x0) || N(0, I)) per image: the cost of stopping the noising at step T.
+    """KL(q(x_T | x0) || N(0, scale_T^2 I)) per image: the cost of stopping the noising at step T.
+
+    scale_T is 1 where variance is preserved (Ho et al. 2020, eq. 5).
 
     Args:
         x0: `[b, h, w, c]`.
@@ -29,7 +31,8 @@ def prior_nats(schedule: Schedule, x0: jax.Array) -> jax.Array:
     """
     last = jnp.full(x0.shape[:1], schedule.steps - 1)
     mean, var = q_marginal(schedule, x0, last)
-    return sum_event(gaussian.kl(mean, jnp.log(var), 0.0, 0.0), last)
+    prior_log_var = 2.0 * np.log(schedule.scale[-1])
+    return sum_event(gaussian.kl(mean, jnp.log(var), 0.0, prior_log_var), last)
 
 
 def _x0_error(reverse: ReverseProcess, denoised: Denoised, x0, eps, t) -> jax.Array:

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from diffusion_jax.core.schedules import from_betas, single_steps
+from diffusion_jax.core.moves import single_steps
+from diffusion_jax.core.schedules import from_betas
 
 
 def grid_width(x: np.ndarray) -> float:

@@ -6,9 +6,10 @@ is a bound for one trajectory, `importance_weighted_nats` a tighter one for K.
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.scipy.special import logsumexp
 
-from diffusion_jax.core.arrays import at, sum_event
+from diffusion_jax.core.arrays import sum_event
 from diffusion_jax.core.bound import reconstruction_nats
 from diffusion_jax.core.keys import fold, image_normal
 from diffusion_jax.core.predictions import Denoise
@@ -51,8 +52,9 @@ def trajectory_nats(
     last = jnp.full(x0.shape[:1], schedule.steps - 1)
     eps = normal(schedule.steps)
     x = q_sample(schedule, x0, last, eps)
-    log_noise = jnp.log(at(schedule.noise, last, x))
-    start = sum_event(0.5 * (jnp.square(x) - jnp.square(eps)) - log_noise, last)
+    log_ratio = np.log(schedule.scale[-1] / schedule.noise[-1])
+    unit = x / schedule.scale[-1]
+    start = sum_event(0.5 * (jnp.square(unit) - jnp.square(eps)) + log_ratio, last)
     (x, nats), _ = jax.lax.scan(step, (x, start), jnp.arange(1, schedule.steps), reverse=True)
     first = jnp.zeros_like(last)
     return nats + reconstruction_nats(reverse, denoise(x, first), x0, first, levels)
@@ -97,7 +99,7 @@ def naive_log_likelihoods(
         p = reverse.gaussian(denoise(x, every), x, every)
         return p.mean + jnp.sqrt(p.var) * image_normal(fold(keys, t), x0.shape), None
 
-    x = image_normal(fold(keys, schedule.steps), x0.shape)
+    x = schedule.scale[-1] * image_normal(fold(keys, schedule.steps), x0.shape)
     x, _ = jax.lax.scan(step, x, jnp.arange(1, schedule.steps), reverse=True)
     first = jnp.zeros(count, jnp.int32)
     target = jnp.broadcast_to(x0, x.shape)

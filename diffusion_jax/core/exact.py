@@ -13,9 +13,10 @@ from jax.scipy.special import logsumexp
 
 from diffusion_jax.core.arrays import at
 from diffusion_jax.core.gaussian import LOG_2PI
+from diffusion_jax.core.moves import moves
 from diffusion_jax.core.predictions import Denoise, Denoised
 from diffusion_jax.core.process import ReverseProcess
-from diffusion_jax.core.schedules import Schedule, moves
+from diffusion_jax.core.schedules import Schedule
 
 
 class Mixture(NamedTuple):
@@ -146,14 +147,14 @@ def affine_marginal(
 ) -> tuple[float, float]:
     """Mean and variance of the *model's* p(x0) for the 1-D denoiser x0_hat = slope x_t + offset.
 
-    With fixed variances every step maps a Gaussian to a Gaussian, from N(0, 1) down to the
+    With fixed variances every step maps a Gaussian to a Gaussian, from the prior down to the
     decoder; float64.
 
     Args:
         slope, offset: `[T]`.
     """
     row = reverse.moves
-    mean, var = 0.0, 1.0
+    mean, var = 0.0, reverse.schedule.scale[-1] ** 2
     for t in reversed(range(reverse.schedule.steps)):
         gain = row.x0_weight[t] * slope[t] + row.xt_weight[t]
         mean = gain * mean + row.x0_weight[t] * offset[t]

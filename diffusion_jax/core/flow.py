@@ -1,7 +1,7 @@
 """The probability-flow ODE: a density for continuous data from the same denoiser.
 
-dx/dl = (noise^2 x - noise eps(x, l)) / 2 along l = log-SNR (Song et al. 2021, eq. 13, with the
-variance-preserving drift written in l), and d log p / dl = -div(dx/dl).
+dx/dl = drift x - noise eps(x, l) / 2 along l = log-SNR, drift = d log(signal)/dl (Song et al. 2021,
+eq. 13, written in l: drift is noise^2/2 where variance is preserved), d log p / dl = -div(dx/dl).
 """
 
 import math
@@ -83,8 +83,8 @@ def flow_nats(grid: Schedule, denoise: Denoise, divergence: Divergence, x: jax.A
     def slope(x, row):
         def field(x):
             t = jnp.full(x.shape[:1], row)
-            noise = at(grid.noise, t, x)
-            return 0.5 * noise * (noise * x - denoise(x, t).eps)
+            drift = at(grid.path.drift(grid.log_snr), t, x)
+            return drift * x - 0.5 * at(grid.noise, t, x) * denoise(x, t).eps
 
         return divergence(field, x)
 
@@ -98,8 +98,9 @@ def flow_nats(grid: Schedule, denoise: Denoise, divergence: Divergence, x: jax.A
 
     begin = jnp.zeros((jax.eval_shape(lambda: slope(x, 0)[1]).shape), x.dtype)
     (x, log_det), _ = jax.lax.scan(step, (x, begin), jnp.arange(grid.steps - 1))
-    zero = jnp.zeros_like(x)
-    end = -sum_event(gaussian.log_density(x, zero, zero), jnp.zeros(len(x), jnp.int32))
+    prior_log_var = jnp.full_like(x, 2.0 * np.log(grid.scale[-1]))
+    log_density = gaussian.log_density(x, jnp.zeros_like(x), prior_log_var)
+    end = -sum_event(log_density, jnp.zeros(len(x), jnp.int32))
     return end - log_det
 
 

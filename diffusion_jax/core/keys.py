@@ -20,6 +20,7 @@ class Stream(IntEnum):
     TRAJECTORY = 8
     PROBE = 9
     PROGRESSIVE = 10
+    LABEL_DROPOUT = 11
 
 
 def stream_key(seed: int, stream: Stream, step: int | jax.Array = 0) -> jax.Array:

@@ -5,7 +5,6 @@ of the squared error of x0, and add its line to `WEIGHTS`. To add a loss: write 
 like `weighted` and add its line to `LOSSES`.
 """
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -15,7 +14,7 @@ import numpy as np
 from diffusion_jax.core.arrays import at, mean_event
 from diffusion_jax.core.bound import term_nats
 from diffusion_jax.core.gaussian import bits_per_dim
-from diffusion_jax.core.predictions import Denoised, Prediction, split_output
+from diffusion_jax.core.predictions import Denoised, Network, Prediction, split_output
 from diffusion_jax.core.process import ReverseProcess, q_sample
 
 BOUND_IN_HYBRID = 1e-3  # Nichol & Dhariwal 2021, eq. 16
@@ -117,7 +116,7 @@ LOSSES = {"weighted": weighted, "bound": bound, "hybrid": hybrid}
 def training_loss(
     model: Model,
     loss: str,
-    network: Callable[[jax.Array, jax.Array], jax.Array],
+    network: Network,
     x0: jax.Array,
     t: jax.Array,
     eps: jax.Array,
@@ -126,13 +125,12 @@ def training_loss(
 
     Args:
         loss: a name in `LOSSES`.
-        network: `(x_t, time) -> output`.
+        network: `(x_t / scale, time) -> output`.
         x0, eps: `[b, h, w, c]`.
         t: int32 `[b]`.
 
     Returns:
         `[b]`.
     """
-    schedule = model.meaning.schedule
-    output = network(q_sample(schedule, x0, t, eps), at(schedule.time, t, t))
+    output = model.meaning.ask(network, q_sample(model.meaning.schedule, x0, t, eps), t)
     return LOSSES[loss](model, output, x0, eps, t)

@@ -18,7 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffusion_jax.core.arrays import at
-from diffusion_jax.core.schedules import Schedule, single_steps
+from diffusion_jax.core.moves import single_steps
+from diffusion_jax.core.schedules import Schedule
 
 
 def _eps(schedule: Schedule):
@@ -60,6 +61,11 @@ class Prediction:
     def d(self) -> np.ndarray:
         """d = signal b - noise a: where it vanishes, the output does not determine x0."""
         return self.schedule.signal * self.b - self.schedule.noise * self.a
+
+    def ask(self, network: "Network", xt: jax.Array, t: jax.Array) -> jax.Array:
+        """network(x_t / scale, time): what the network says of x_t, shown in unit variance."""
+        seen = at(1.0 / self.schedule.scale, t, xt) * xt
+        return network(seen, at(self.schedule.time, t, t))
 
     def target(self, x0: jax.Array, eps: jax.Array, t: jax.Array) -> jax.Array:
         """The output a perfect network would give: y = a x0 + b eps."""
@@ -107,6 +113,7 @@ class Denoised(NamedTuple):
 
 
 Denoise = Callable[[jax.Array, jax.Array], Denoised]
+Network = Callable[[jax.Array, jax.Array], jax.Array]
 
 
 def split_output(output: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array | None]:
@@ -115,23 +122,21 @@ def split_output(output: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array 
     return output[..., :channels], output[..., channels:] if output.shape[-1] > channels else None
 
 
-def denoiser(
-    network: Callable[[jax.Array, jax.Array], jax.Array], meaning: Prediction, clip: bool
-) -> Denoise:
+def denoiser(network: Network, meaning: Prediction, clip: bool) -> Denoise:
     """Turn a network into `denoise(x, t)`, the only thing that samplers and the bound see.
 
     With `clip` the clean image is held in [-1, 1] and the noise is taken anew from it, so that
     x_t = signal x0 + noise eps still holds.
 
     Args:
-        network: `(x_t, time) -> output`, with the channels of x_t, or twice as many.
+        network: `(x_t / scale, time) -> output`, with the channels of x_t, or twice as many.
         meaning: what the output means; its schedule is the one that `t` counts along.
         clip: whether to hold x0 in the range of images.
     """
 
     def denoise(x: jax.Array, t: jax.Array) -> Denoised:
         schedule = meaning.schedule
-        y, var_output = split_output(network(x, at(schedule.time, t, t)), x)
+        y, var_output = split_output(meaning.ask(network, x, t), x)
         x0 = meaning.to_x0(y, x, t)
         if not clip:
             return Denoised(x0, meaning.to_eps(y, x, t), var_output)

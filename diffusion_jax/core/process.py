@@ -12,8 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffusion_jax.core.arrays import at
+from diffusion_jax.core.moves import Moves, single_steps
 from diffusion_jax.core.predictions import Denoise, Denoised
-from diffusion_jax.core.schedules import Moves, Schedule, single_steps
+from diffusion_jax.core.schedules import Schedule
 
 
 class Gaussian(NamedTuple):

@@ -5,95 +5,102 @@ with a key of the same name under `config.schedule` are read from there; `levels
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
 
+class Path(NamedTuple):
+    """How signal and noise go with the log-SNR l, float64 in and out.
+
+    levels: `(l) -> (signal, noise)`, with log(signal^2 / noise^2) = l.
+    drift: `(l) -> d log(signal) / dl`.
+    """
+
+    levels: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+    drift: Callable[[np.ndarray], np.ndarray]
+
+
+def _root_of_sigmoid(log_snr: np.ndarray) -> np.ndarray:
+    return np.exp(-0.5 * np.logaddexp(0.0, -log_snr))
+
+
+# signal^2 = sigmoid(l) = 1 - noise^2: data of unit variance keep it (Ho et al. 2020).
+VARIANCE_PRESERVING = Path(
+    lambda log_snr: (_root_of_sigmoid(log_snr), _root_of_sigmoid(-log_snr)),
+    lambda log_snr: 0.5 * np.square(_root_of_sigmoid(-log_snr)),
+)
+# signal = 1: noise is added and nothing taken away (Song & Ermon 2019).
+VARIANCE_EXPLODING = Path(
+    lambda log_snr: (np.ones_like(log_snr), np.exp(-0.5 * log_snr)),
+    np.zeros_like,
+)
+
+
 @dataclass(frozen=True, eq=False)
 class Schedule:
     """The marginals q(x_t | x0) = N(signal x0, noise^2 I) of each step t = 0 .. T-1.
 
-    Every field is a float64 table `[T]`; `log_snr` = log(signal^2 / noise^2) falls strictly.
+    Every table is float64 `[T]`; `log_snr` = log(signal^2 / noise^2) falls strictly.
     `time` is what the network is told: t itself on the training steps, fractions between them.
+    `parent` is the training schedule that a coarser or finer grid was cut from.
     """
 
     log_snr: np.ndarray
     signal: np.ndarray
     noise: np.ndarray
     time: np.ndarray
+    path: Path
+    parent: "Schedule | None" = None
 
     @property
     def steps(self) -> int:
         """T, the number of training steps."""
         return len(self.log_snr)
 
+    @property
+    def scale(self) -> np.ndarray:
+        """sqrt(signal^2 + noise^2), the standard deviation of x_t for data of unit variance.
 
-class Moves(NamedTuple):
-    """Tables of moves from step t to a step s nearer to the data (s = -1: the data itself).
+        Networks see x_t over it, and the prior is N(0, scale_T^2 I); 1 if variance is preserved.
+        """
+        return np.hypot(self.signal, self.noise)
 
-    Given x_t and x0, q(x_s | x_t, x0) = N(x0_weight x0 + xt_weight x_t, posterior_var I), and
-    q(x_t | x_s) has the variance `forward_var` (Kingma et al. 2021, eqs. 20 and 22). With
-    l the log-SNR and k = 1 - exp(l_t - l_s):
+    def at_log_snr(self, log_snr: np.ndarray) -> "Schedule":
+        """The same path at other log-SNRs, falling ones; times between steps are interpolated."""
+        parent = self.parent or self
+        time = np.interp(-log_snr, -parent.log_snr, parent.time)
+        return from_log_snr(log_snr, self.path, time, parent)
 
-    x0_weight = signal_s k,  xt_weight = (signal_s / signal_t)(1 - k),
-    posterior_var = noise_s^2 k,  forward_var = noise_t^2 k.
-    """
-
-    index: np.ndarray
-    t: np.ndarray
-    s: np.ndarray
-    x0_weight: np.ndarray
-    xt_weight: np.ndarray
-    posterior_var: np.ndarray
-    forward_var: np.ndarray
-
-
-def moves(schedule: Schedule, t, s) -> Moves:
-    """The moves t[i] -> s[i], all coefficients in float64 whatever steps lie between."""
-    t, s = np.asarray(t, np.int32), np.asarray(s, np.int32)
-    log_snr = np.append(schedule.log_snr, np.inf)  # index -1 is the data: all signal, no noise
-    signal, noise = np.append(schedule.signal, 1.0), np.append(schedule.noise, 0.0)
-    k = -np.expm1(log_snr[t] - log_snr[s])
-    return Moves(
-        index=np.arange(len(t), dtype=np.int32),
-        t=t,
-        s=s,
-        x0_weight=signal[s] * k,
-        xt_weight=signal[s] / signal[t] * (1.0 - k),
-        posterior_var=np.square(noise[s]) * k,
-        forward_var=np.square(noise[t]) * k,
-    )
+    def take(self, t) -> "Schedule":
+        """The grid of some of the steps, in rising order."""
+        return Schedule(
+            self.log_snr[t],
+            self.signal[t],
+            self.noise[t],
+            self.time[t],
+            self.path,
+            self.parent or self,
+        )
 
 
-def single_steps(schedule: Schedule) -> Moves:
-    """The training chain's own moves t -> t-1, in the order of t, so that row t is step t."""
-    t = np.arange(schedule.steps)
-    return moves(schedule, t, t - 1)
-
-
-def from_log_snr(log_snr: np.ndarray, time: np.ndarray | None = None) -> Schedule:
-    """The variance-preserving schedule of a log-SNR table: signal^2 = sigmoid(l) = 1 - noise^2."""
+def from_log_snr(
+    log_snr: np.ndarray,
+    path: Path = VARIANCE_PRESERVING,
+    time: np.ndarray | None = None,
+    parent: Schedule | None = None,
+) -> Schedule:
+    """The schedule of a log-SNR table along a path, by default the variance-preserving one."""
     log_snr = np.asarray(log_snr, np.float64)
-    return Schedule(
-        log_snr=log_snr,
-        signal=np.exp(-0.5 * np.logaddexp(0.0, -log_snr)),
-        noise=np.exp(-0.5 * np.logaddexp(0.0, log_snr)),
-        time=np.arange(len(log_snr), dtype=np.float64) if time is None else time,
-    )
+    time = np.arange(len(log_snr), dtype=np.float64) if time is None else time
+    return Schedule(log_snr, *path.levels(log_snr), time, path, parent)
 
 
 def uniform_log_snr(schedule: Schedule, points: int) -> Schedule:
-    """A schedule between the same ends, evenly spaced in log-SNR; times are interpolated.
-
-    Raises:
-        ValueError: `points` is below 2.
-    """
-    if points < 2:
-        raise ValueError(f"a log-SNR grid needs at least 2 points, got {points}")
-    log_snr = np.linspace(schedule.log_snr[0], schedule.log_snr[-1], points)
-    return from_log_snr(log_snr, np.interp(-log_snr, -schedule.log_snr, schedule.time))
+    """A grid between the same ends, evenly spaced in log-SNR; of a single point, the noisy end."""
+    return schedule.at_log_snr(np.linspace(schedule.log_snr[-1], schedule.log_snr[0], points)[::-1])
 
 
 def _from_log_alpha_bar(log_alpha_bar: np.ndarray) -> Schedule:
@@ -152,10 +159,22 @@ def log_snr_linear(
     return from_log_snr(np.linspace(log_snr_max, log_snr_min, steps))
 
 
+def variance_exploding(steps: int, noise_min: float = 0.01, noise_max: float = 10.0) -> Schedule:
+    """Noise levels in geometric progression on an unscaled signal (Song & Ermon 2019, section 4).
+
+    noise(u) = noise_min (noise_max / noise_min)^u.
+    """
+    if not 0.0 < noise_min <= noise_max:
+        raise ValueError(f"noise_min {noise_min:g} must lie between 0 and noise_max {noise_max:g}")
+    noise = np.geomspace(noise_min, noise_max, steps)
+    return from_log_snr(-2.0 * np.log(noise), VARIANCE_EXPLODING)
+
+
 SCHEDULES = {
     "linear": linear,
     "cosine": cosine,
     "sigmoid": sigmoid,
     "log_snr": log_snr_linear,
+    "variance_exploding": variance_exploding,
     "betas": from_betas,
 }

@@ -4,19 +4,23 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from diffusion_jax.training.devices import Shardings
 
-PIECES = 10
+PIECES = 20
 
 
 def pieces(rows: Any) -> list[Any]:
-    """Cut a table's first axis into equal pieces: as many, up to ten, as its length allows."""
+    """Cut a table's first axis into up to 20 pieces: equal ones, or the last one is shorter.
+
+    Every length is compiled for, so a number of equal pieces is looked for first, from 5 up.
+    """
     length = len(jax.tree.leaves(rows)[0])
-    count = max(n for n in range(1, PIECES + 1) if length % n == 0)
+    equal = max(n for n in range(1, PIECES + 1) if length % n == 0)
+    size = -(-length // (equal if equal >= 5 else PIECES))
     return [
-        jax.tree.map(lambda a, i=i: jnp.asarray(np.split(a, count)[i]), rows) for i in range(count)
+        jax.tree.map(lambda a, i=i: jnp.asarray(a[i : i + size]), rows)
+        for i in range(0, length, size)
     ]
 
 

@@ -1,6 +1,6 @@
 """Sample many images: batches over devices, the scan cut into chunks so that progress shows."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -8,79 +8,111 @@ import numpy as np
 
 from diffusion_jax.core.keys import Stream, image_keys, stream_key
 from diffusion_jax.core.predictions import Denoise
-from diffusion_jax.core.schedules import Moves
 from diffusion_jax.evaluation.chunks import pieces, whole_batch
-from diffusion_jax.samplers.base import Sampler
-from diffusion_jax.samplers.sample import scan_moves, start
+from diffusion_jax.samplers.base import Plan, Sampler, Stepped
+from diffusion_jax.samplers.sample import scan_rows, start
 from diffusion_jax.training.devices import Shardings
-from diffusion_jax.training.state import TrainState
+
+
+class Frames(NamedTuple):
+    """The first images of a batch on their way, `[frames, n, h, w, c]`: x_t and the x0 aimed at."""
+
+    x: np.ndarray
+    x0: np.ndarray
 
 
 class Generated(NamedTuple):
-    """images `[n, h, w, c]` in [-1, 1]; chain `[k, n, h, w, c]`, the x0 predictions on the way."""
+    """One batch: images `[n, h, w, c]` in [-1, 1], their numbers, and classes if they have any."""
 
     images: np.ndarray
-    chain: np.ndarray
+    index: np.ndarray
+    label: np.ndarray | None
+    frames: Frames
 
 
-Generate = Callable[[TrainState, int, int, Callable[[float], None]], Iterator[Generated]]
+class Method(NamedTuple):
+    """How images are drawn.
+
+    sampler, plan: the method and its rows.
+    denoise: `(params, label) -> denoise` on the plan's levels.
+    begin: `(keys) -> x`, where the rows start.
+    label: `(index) -> class` of each image, None for an unconditional network.
+    """
+
+    sampler: Sampler
+    plan: Plan
+    denoise: Callable[[Any, jax.Array | None], Denoise]
+    begin: Callable[[jax.Array], jax.Array]
+    label: Callable[[np.ndarray], np.ndarray] | None
 
 
-def make_generate(
-    sampler: Sampler,
-    denoise: Callable[[Any, jax.Array], Denoise],
-    moves: Moves,
-    shape: tuple[int, int, int],
-    classes: int,
-    layout: Shardings,
-    batch_size: int,
-) -> Generate:
-    """Prepare `generate(state, seed, num, progress)`, compiled once for every call.
+Generate = Callable[..., Iterator[Generated]]
 
-    It draws from the averaged parameters and yields images 0 .. num-1 batch by batch; image i
-    depends on the seed and on i alone. A smaller last batch is filled up, so that every batch has
-    one shape. `progress` hears how many images are done, in fractions.
+
+def batches(num: int, batch_size: int) -> list[range]:
+    """The numbers of the images of each batch."""
+    return [range(i, min(i + batch_size, num)) for i in range(0, num, batch_size)]
+
+
+def make_generate(method: Method, layout: Shardings, batch_size: int) -> Generate:
+    """Prepare `generate(params, seed, wanted, progress, watch=0)`, compiled once for every call.
+
+    It yields the images of each range of numbers in `wanted`; image i depends on the seed and on i
+    alone. A short batch is filled up, so that every batch has one shape. `progress` hears how many
+    images are done, in fractions. Frames are kept of the first `watch` images of each batch.
 
     Args:
-        denoise: `(params, label) -> denoiser`.
-        shape: of one image.
-        classes: of a class-conditional network, which image i asks for class i mod classes.
         layout: where parameters and images live.
-        batch_size: at least this many images at once, rounded up to a multiple of the devices.
+        batch_size: the largest range, rounded up to a multiple of the devices.
     """
-    parts = pieces(sampler.rows(moves))
+    parts = pieces(method.plan.rows)
     batch_size = whole_batch(batch_size, layout)
     replicated, split = layout
 
     @jax.jit
     def begin(seed, index):
         keys = image_keys(stream_key(seed, Stream.SAMPLE), index)
-        return keys, start(sampler, keys, shape)
+        return keys, start(method.sampler, method.begin(keys))
 
     @jax.jit
     def advance(params, label, keys, state, rows):
-        return scan_moves(sampler, denoise(params, label), keys, state, rows)
+        return scan_rows(method.sampler, method.denoise(params, label), keys, state, rows)
 
-    def batch(params, seed, first, report):
-        index = jax.device_put(np.arange(first, first + batch_size, dtype=np.int32), split)
-        label = index % classes if classes else None
-        keys, state = begin(seed, index)
-        chain = []
+    def batch(params, seed, first: int, report, watch: int):
+        index = np.arange(first, first + batch_size, dtype=np.int32)
+        label = None if method.label is None else jax.device_put(method.label(index), split)
+        keys, state = begin(seed, jax.device_put(index, split))
+        seen = [_first(state, watch)]
         for done, rows in enumerate(parts, 1):
             state = advance(params, label, keys, state, rows)
-            chain.append(np.asarray(state.x0))
+            seen.append(_first(state, watch))  # which waits for it
             report(done / len(parts))
-        return np.asarray(state.x), np.stack(chain)
+        x, x0 = (np.stack(each) for each in zip(*seen, strict=True))
+        return np.asarray(state.x), Frames(x, x0[1:])
 
-    def generate(state: TrainState, seed: int, num: int, progress: Callable[[float], None]):
-        params = jax.device_put(state.ema, replicated)
-        for first in range(0, num, batch_size):
-            share = min(batch_size, num - first)
+    def generate(
+        params,
+        seed: int,
+        wanted: Iterable[range],
+        progress: Callable[[float], None],
+        watch: int = 0,
+    ) -> Iterator[Generated]:
+        params = jax.device_put(params, replicated)
+        done = 0
+        for numbers in wanted:
+            share = len(numbers)
 
-            def report(part, first=first, share=share):
-                progress(first + part * share)
+            def report(part, done=done, share=share):
+                progress(done + part * share)
 
-            x, chain = batch(params, seed, first, report)
-            yield Generated(x[:share], chain[:, :share])
+            x, frames = batch(params, seed, numbers.start, report, min(watch, share))
+            index = np.asarray(numbers)
+            label = None if method.label is None else method.label(index)
+            yield Generated(x[:share], index, label, frames)
+            done += share
 
     return generate
+
+
+def _first(state: Stepped, count: int) -> tuple[np.ndarray, np.ndarray]:
+    return np.asarray(state.x[:count]), np.asarray(state.x0[:count])

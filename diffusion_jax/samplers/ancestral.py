@@ -1,51 +1,59 @@
-"""Ancestral sampling: draw x_s from the model's Gaussian p(x_s | x_t) at every move."""
+"""One row a move, one prediction: ancestral sampling and DDIM."""
 
-from typing import NamedTuple
-
-import jax
-import jax.numpy as jnp
 import numpy as np
 
-from diffusion_jax.core.keys import fold, image_normal
+from diffusion_jax.core.moves import Moves
 from diffusion_jax.core.process import VARIANCES
-from diffusion_jax.core.schedules import Moves
-from diffusion_jax.samplers.base import Sampler, Stepped
+from diffusion_jax.core.schedules import Schedule
+from diffusion_jax.samplers.base import Plan, Sampler, Stage, interleave
+from diffusion_jax.samplers.linear import Table, linear, table
 
 
-class Row(NamedTuple):
-    """Coefficients of x_s = x0_weight x0 + xt_weight x_t + std exp(span output / 2) eps."""
+def single_stage(moves: Moves, rows: Table) -> Stage:
+    """The one row that carries x from the start of each move to its end."""
+    return Stage(rows, moves.end.signal, moves.end.noise, np.ones(len(moves.t), bool))
 
-    index: np.ndarray
-    t: np.ndarray
-    x0_weight: np.ndarray
-    xt_weight: np.ndarray
-    std: np.ndarray
-    span: np.ndarray
+
+def ancestral_table(moves: Moves, variance: str) -> Table:
+    """x_s = x0_weight x0_hat + xt_weight x_t + sqrt(variance) eps; onto the data goes the mean."""
+    log_var = VARIANCES[variance].log_var(moves)
+    std = np.where(moves.s < 0, 0.0, np.exp(0.5 * log_var.offset))
+    return table(moves.t, moves.xt_weight, [moves.x0_weight], std, span=log_var.span)
 
 
 def ancestral(variance: str) -> Sampler:
-    """The sampler of Ho et al. 2020, algorithm 2, on any moves; the move onto the data is a mean.
+    """Draw x_s from the model's Gaussian p(x_s | x_t) (Ho et al. 2020, algorithm 2).
 
-    x_s = x0_weight x0_hat + xt_weight x_t + sqrt(variance) eps, the variance that of the moves
-    taken, learned or fixed.
+    The variance is that of the moves taken, rebuilt in float64 for any grid, learned or fixed.
 
     Args:
         variance: a name in `VARIANCES`.
     """
 
-    def rows(moves: Moves) -> Row:
-        log_var = VARIANCES[variance].log_var(moves)
-        std = np.where(moves.s < 0, 0.0, np.exp(0.5 * log_var.offset))
-        return Row(moves.index, moves.t, moves.x0_weight, moves.xt_weight, std, log_var.span)
+    def plan(grid: Schedule, moves: Moves) -> Plan:
+        return Plan(grid, interleave([single_stage(moves, ancestral_table(moves, variance))]))
 
-    def step(denoise, keys, x, row: Row, carry) -> Stepped:
-        denoised = denoise(x, jnp.full(x.shape[:1], row.t))
-        eps = image_normal(fold(keys, row.index + 1), x.shape[1:])
-        mean = row.x0_weight * denoised.x0 + row.xt_weight * x
-        return Stepped(mean + _std(row, denoised.var_output) * eps, denoised.x0, carry)
-
-    return Sampler(rows, lambda x: (), step)
+    return linear(plan)
 
 
-def _std(row: Row, var_output: jax.Array | None):
-    return row.std if var_output is None else row.std * jnp.exp(0.5 * row.span * var_output)
+def ddim(eta: float) -> Sampler:
+    """x_s = signal_s x0_hat + sqrt(noise_s^2 - std^2) eps_hat + std eps (Song et al. 2020, eq. 12).
+
+    std = eta sqrt(posterior_var): at 1 ancestral sampling with the small variance, at 0 Euler's
+    method for the probability-flow ODE in x / signal. Moves towards noise invert it, at eta = 0.
+
+    Raises:
+        ValueError: eta lies outside [0, 1].
+    """
+    if not 0.0 <= eta <= 1.0:
+        raise ValueError(f"eta must lie between 0 and 1, got {eta:g}")
+
+    def plan(grid: Schedule, moves: Moves) -> Plan:
+        std = eta * np.sqrt(np.maximum(moves.posterior_var, 0.0))
+        eps_weight = np.sqrt(np.square(moves.end.noise) - np.square(std))
+        xt_weight = eps_weight / moves.start.noise  # eps_hat = (x_t - signal_t x0_hat) / noise_t
+        x0_weight = moves.end.signal - xt_weight * moves.start.signal
+        rows = table(moves.t, xt_weight, [x0_weight], std)
+        return Plan(grid, interleave([single_stage(moves, rows)]))
+
+    return linear(plan)

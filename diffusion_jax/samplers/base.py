@@ -1,31 +1,78 @@
-"""What a sampler is: a record of three pure functions."""
+"""What a sampler is: a table of rows, and a step that carries images along one row."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
+from diffusion_jax.core.moves import Moves
 from diffusion_jax.core.predictions import Denoise
-from diffusion_jax.core.schedules import Moves
+from diffusion_jax.core.schedules import Schedule
 
 
 class Stepped(NamedTuple):
-    """After one move: the image `x`, the clean image `x0` it was aimed at, the method's memory."""
+    """After one row: the image `x`, the clean image `x0` it was aimed at, the method's memory."""
 
     x: jax.Array
     x0: jax.Array
     carry: Any
 
 
-class Sampler(NamedTuple):
-    """One method of sampling.
+class Rows(NamedTuple):
+    """What the scan runs along: one row a network call, first axis `[n]` everywhere.
 
-    rows: `(moves) -> pytree of float64 tables`, with a first axis that the scan runs along.
-    init: `(x) -> carry`, the method's memory before the first move (`()` if it has none).
-    step: `(denoise, keys, x, row, carry) -> Stepped`, one move of all images `[b, h, w, c]`;
-        `keys` is one key per image and `row` one row of the tables.
+    index: int32, the row's place in the whole table, which names its random numbers.
+    move: int32, the move that the row belongs to; a move may take several rows.
+    signal, noise: the level of x after the row, x = signal x0 + noise eps.
+    table: the method's own float64 coefficients.
     """
 
-    rows: Callable[[Moves], Any]
+    index: Any
+    move: Any
+    signal: Any
+    noise: Any
+    table: Any
+
+
+class Plan(NamedTuple):
+    """The noise levels at which the network is asked, and the rows, which count along them."""
+
+    points: Schedule
+    rows: Rows
+
+
+class Sampler(NamedTuple):
+    """One method of sampling: a record of three pure functions.
+
+    plan: `(grid, moves) -> Plan` for any moves on the grid, in float64.
+    init: `(x) -> carry`, the method's memory before the first row (`()` if it has none).
+    step: `(denoise, keys, x, row, carry) -> Stepped`, one row for all images `[b, h, w, c]`;
+        `keys` is one key per image, fresh in every row: a method draws from `fold(keys, 0)`.
+    """
+
+    plan: Callable[[Schedule, Moves], Plan]
     init: Callable[[jax.Array], Any]
-    step: Callable[[Denoise, jax.Array, jax.Array, Any, Any], Stepped]
+    step: Callable[[Denoise, jax.Array, jax.Array, Rows, Any], Stepped]
+
+
+class Stage(NamedTuple):
+    """One row of every move: its coefficients, the level it ends on, which moves have it."""
+
+    table: Any
+    signal: np.ndarray
+    noise: np.ndarray
+    taken: np.ndarray
+
+
+def interleave(stages: list[Stage]) -> Rows:
+    """The rows of all moves, each move's stages in their order, those not taken left out."""
+    taken = np.stack([stage.taken for stage in stages], axis=1)
+
+    def merge(*tables):
+        return np.stack(tables, axis=1)[taken]
+
+    table = jax.tree.map(merge, *(stage.table for stage in stages))
+    signal, noise = (merge(*(stage[i] for stage in stages)) for i in (1, 2))
+    index = np.arange(len(signal), dtype=np.int32)
+    return Rows(index, np.nonzero(taken)[0].astype(np.int32), signal, noise, table)

@@ -1,8 +1,10 @@
-"""Run any sampler: one `lax.scan` over its table of moves.
+"""Run any sampler: one `lax.scan` over its rows.
 
-To add a sampler: write a function that returns a `Sampler` and add its line to `SAMPLERS`.
+To add a sampler: write a function that returns a `Sampler` and add its line to `SAMPLERS`. Its
+arguments are read from the keys of the same name under `config.sample`, `variance` from `config`.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -10,42 +12,71 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffusion_jax.core.keys import fold, image_normal
+from diffusion_jax.core.moves import descent
 from diffusion_jax.core.predictions import Denoise
-from diffusion_jax.samplers.ancestral import ancestral
-from diffusion_jax.samplers.base import Sampler, Stepped
+from diffusion_jax.core.schedules import Schedule
+from diffusion_jax.samplers.ancestral import ancestral, ddim
+from diffusion_jax.samplers.base import Rows, Sampler, Stepped
+from diffusion_jax.samplers.dpm_solver import dpmpp_2m, dpmpp_3m, dpmpp_sde
+from diffusion_jax.samplers.heun import edm, heun
+from diffusion_jax.samplers.langevin import langevin, predictor_corrector
 
-SAMPLERS = {"ancestral": ancestral}
+SAMPLERS: dict[str, Callable[..., Sampler]] = {
+    "ancestral": ancestral,
+    "ddim": ddim,
+    "heun": heun,
+    "dpmpp_2m": dpmpp_2m,
+    "dpmpp_3m": dpmpp_3m,
+    "dpmpp_sde": dpmpp_sde,
+    "edm": edm,
+    "langevin": langevin,
+    "predictor_corrector": predictor_corrector,
+}
+
+DenoiseOn = Callable[[Schedule], Denoise]
 
 
-def start(sampler: Sampler, keys: jax.Array, shape: tuple[int, ...]) -> Stepped:
-    """x_T ~ N(0, I), one key per image `[b]`; `shape` is that of one image `[h, w, c]`."""
-    x = image_normal(fold(keys, 0), shape)
+def prior_sample(grid: Schedule, keys: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+    """x_T ~ N(0, scale_T^2 I), one key per image `[b]`, each of shape `[h, w, c]`."""
+    return grid.scale[-1] * image_normal(fold(keys, 0), shape)
+
+
+def start(sampler: Sampler, x: jax.Array) -> Stepped:
+    """The state before the first row."""
     return Stepped(x, jnp.zeros_like(x), sampler.init(x))
 
 
-def scan_moves(
-    sampler: Sampler, denoise: Denoise, keys: jax.Array, state: Stepped, rows: Any
+def scan_rows(
+    sampler: Sampler, denoise: Denoise, keys: jax.Array, state: Stepped, rows: Rows
 ) -> Stepped:
-    """Carry images along a table of moves; a table cut into pieces gives the same images."""
+    """Carry images along rows; a table cut into pieces gives the same images."""
 
-    def move(state: Stepped, row):
-        return sampler.step(denoise, keys, state.x, row, state.carry), None
+    def advance(state: Stepped, row: Rows):
+        own = fold(keys, row.index + 1)
+        return sampler.step(denoise, own, state.x, row, state.carry), None
 
-    return jax.lax.scan(move, state, rounded(rows))[0]
+    return jax.lax.scan(advance, state, rounded(rows))[0]
 
 
-def sample(sampler: Sampler, denoise: Denoise, keys: jax.Array, shape: tuple[int, ...], moves):
+def sample(
+    sampler: Sampler,
+    denoise_on: DenoiseOn,
+    keys: jax.Array,
+    shape: tuple[int, ...],
+    grid: Schedule,
+) -> jax.Array:
     """Draw images from noise: `[b, h, w, c]`, image i a function of `keys[i]` alone.
 
     Args:
         sampler: an entry of `SAMPLERS`, made.
-        denoise: `(x, t) -> Denoised`.
+        denoise_on: `(levels) -> denoise`, whose t counts along these levels.
         keys: one typed key per image, `[b]`.
         shape: of one image.
-        moves: a grid, see `samplers.grids`.
+        grid: see `samplers.grids`.
     """
-    rows = sampler.rows(moves)
-    return scan_moves(sampler, denoise, keys, start(sampler, keys, shape), rows).x
+    plan = sampler.plan(grid, descent(grid))
+    begun = start(sampler, prior_sample(grid, keys, shape))
+    return scan_rows(sampler, denoise_on(plan.points), keys, begun, plan.rows).x
 
 
 def rounded(rows: Any) -> Any:

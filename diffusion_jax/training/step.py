@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from diffusion_jax.core.keys import Stream, image_keys, image_normal, stream_key
+from diffusion_jax.core.keys import Stream, image_keys, image_normal, image_uniform, stream_key
 from diffusion_jax.core.objective import Model, training_loss
 from diffusion_jax.core.timesteps import Timesteps
 from diffusion_jax.data.transforms import random_flip, to_unit_range
@@ -52,6 +52,8 @@ def make_loss(
     timesteps: Timesteps,
     *,
     flip: bool,
+    no_label: int,
+    label_dropout: float,
     seed: int,
     batch_size: int,
 ) -> Loss:
@@ -64,6 +66,8 @@ def make_loss(
         loss: a name in `core.objective.LOSSES`.
         network: `(params, x, time, label, dropout_keys) -> output`.
         timesteps: how t is drawn.
+        no_label: the label that stands for none, which each image gets with probability
+            `label_dropout` (Ho & Salimans 2022, algorithm 1).
         batch_size: of the whole batch, over all devices.
     """
 
@@ -77,10 +81,13 @@ def make_loss(
         key = stream_key(seed, Stream.TIMESTEP, step)
         t, weight = timesteps.draw(memory, key, batch.index, batch_size)
         eps = image_normal(keys(Stream.NOISE), x0.shape[1:])
-        dropout_keys = keys(Stream.DROPOUT)
+        dropout_keys, labels = keys(Stream.DROPOUT), batch.labels
+        if label_dropout:
+            dropped = image_uniform(keys(Stream.LABEL_DROPOUT)) < label_dropout
+            labels = jnp.where(dropped, no_label, labels)
 
         def output(x, time):
-            return network(params, x, time, batch.labels, dropout_keys)
+            return network(params, x, time, labels, dropout_keys)
 
         each = training_loss(model, loss, output, x0, t, eps)
         return jnp.mean(weight * each), Losses(t, each)

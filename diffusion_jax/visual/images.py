@@ -4,9 +4,11 @@ import math
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 TILE = 64  # pixels that a small image is enlarged towards
+CAPTION = 20  # pixels beside a row for its class
+FRAME_MS, LAST_FRAME_MS = 120, 2000
 
 
 def to_uint8(x: np.ndarray) -> np.ndarray:
@@ -34,11 +36,55 @@ def grid(images: np.ndarray, columns: int | None = None) -> np.ndarray:
     return canvas
 
 
+def labelled_grid(images: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """One row a class, its number before it; images of a single class make a square.
+
+    Args:
+        images: uint8 `[n, h, w, c]`.
+        labels: `[n]`.
+    """
+    classes, counts = np.unique(labels, return_counts=True)
+    columns = counts.max() if len(classes) > 1 else math.ceil(math.sqrt(len(images)))
+    rows = [_padded(images[labels == each], columns) for each in classes]
+    names = np.repeat(classes, [len(row) // columns for row in rows])
+    canvas = grid(np.concatenate(rows), columns)
+    height = len(canvas) / len(names)
+    captions = Image.new("L", (CAPTION, len(canvas)), 255)
+    draw, font = ImageDraw.Draw(captions), ImageFont.load_default(14)
+    for i, name in enumerate(names):
+        middle = ((CAPTION + 2) / 2, (i + 0.5) * height)
+        draw.text(middle, str(name), fill=0, font=font, anchor="mm")
+    beside = np.asarray(captions)[..., None].repeat(images.shape[-1], axis=-1)
+    return np.concatenate([beside, canvas], axis=1)
+
+
+def _padded(images: np.ndarray, columns: int) -> np.ndarray:
+    """White images after these, up to whole rows."""
+    white = np.full((-len(images) % columns, *images.shape[1:]), 255, np.uint8)
+    return np.concatenate([images, white])
+
+
+def save_film(path: Path, frames: np.ndarray) -> None:
+    """A GIF of images `[frames, n, h, w, c]` in [-1, 1] side by side, which rests on the last."""
+    pictures = [_picture(grid(to_uint8(images))) for images in frames]
+    durations = [FRAME_MS] * (len(pictures) - 1) + [LAST_FRAME_MS]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    pictures[0].save(
+        part, "GIF", save_all=True, append_images=pictures[1:], duration=durations, loop=0
+    )
+    part.replace(path)
+
+
+def _picture(image: np.ndarray) -> Image.Image:
+    return Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
+
+
 def save_png(path: Path, image: np.ndarray) -> None:
     """Write one uint8 image `[h, w, c]`, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
-    Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image).save(part, format="PNG")
+    _picture(image).save(part, format="PNG")
     part.replace(path)
 
 

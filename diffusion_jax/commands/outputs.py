@@ -1,0 +1,109 @@
+"""Where samples go: a grid, an .npz file, or a folder that grows batch by batch."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from diffusion_jax.commands.arguments import check_file
+from diffusion_jax.errors import UserError
+from diffusion_jax.evaluation.generate import Generated
+from diffusion_jax.visual.images import grid, labelled_grid, save_png, to_uint8
+
+PICTURES = (".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".npy")
+
+
+class Whole:
+    """One file, written when every image is there: a grid of all images, or uint8 under `arr_0`."""
+
+    def __init__(self, path: Path):
+        check_file(path)
+        self.path = path
+        self._images: list[np.ndarray] = []
+        self._labels: list[np.ndarray] = []
+
+    def missing(self, batches: Iterable[range]) -> list[range]:
+        """All of them."""
+        return list(batches)
+
+    def add(self, batch: Generated) -> None:
+        """Keep a batch."""
+        self._images.append(to_uint8(batch.images))
+        if batch.label is not None:
+            self._labels.append(batch.label)
+
+    def finish(self) -> None:
+        """Write the file, whole or not at all."""
+        images = np.concatenate(self._images)
+        if self.path.suffix.lower() == ".png":
+            labels = np.concatenate(self._labels) if self._labels else None
+            save_png(self.path, grid(images) if labels is None else labelled_grid(images, labels))
+            return
+        part = self.path.with_name(self.path.name + ".part")
+        with part.open("wb") as file:
+            np.savez(file, arr_0=images)
+        part.replace(self.path)
+
+
+class Folder:
+    """One PNG an image, each batch written as it is done; a stopped command goes on from there.
+
+    `samples.json` says what the images are of.
+    """
+
+    def __init__(self, path: Path, identity: dict[str, Any]):
+        self.path, self._note = path, path / "samples.json"
+        check_file(path / _name(0))
+        if self._note.exists():
+            _check_same(path, self._note, identity)
+        elif others := sorted(path.glob("*.png")):
+            raise UserError(f"--out {path}: holds other pictures ({others[0].name}); name another")
+        part = self._note.with_suffix(".part")
+        part.write_text(json.dumps(identity, indent=2, sort_keys=True) + "\n")
+        part.replace(self._note)
+
+    def missing(self, batches: Iterable[range]) -> list[range]:
+        """Those of which an image is not there yet."""
+        return [each for each in batches if not all((self.path / _name(i)).exists() for i in each)]
+
+    def add(self, batch: Generated) -> None:
+        """Write a batch, each image whole or not at all."""
+        for i, image in zip(batch.index, to_uint8(batch.images), strict=True):
+            save_png(self.path / _name(i), image)
+
+    def finish(self) -> None:
+        """All is written already."""
+
+
+def open_output(out: str, identity: dict[str, Any]) -> Whole | Folder:
+    """The place that `--out` names, tried before anything is computed.
+
+    Raises:
+        UserError: it cannot be written, or is a folder of other images.
+    """
+    path = Path(out)
+    suffix, folder = path.suffix.lower(), path.is_dir() or out.endswith("/")
+    if suffix in (".png", ".npz") and not folder:
+        return Whole(path)
+    if suffix in PICTURES and not folder:
+        raise UserError(f"--out {out}: expected a name ending in .png or .npz, or a folder")
+    return Folder(path, identity)
+
+
+def _check_same(path: Path, note: Path, identity: dict[str, Any]) -> None:
+    try:
+        old = json.loads(note.read_text())
+        changed = sorted(k for k in old.keys() | identity.keys() if old.get(k) != identity.get(k))
+    except (OSError, ValueError, AttributeError) as error:
+        raise UserError(f"{note} is damaged; name another folder than --out {path}") from error
+    if changed:
+        raise UserError(
+            f"--out {path}: holds samples of another run or other settings "
+            f"({', '.join(changed)} differ); name another folder"
+        )
+
+
+def _name(i: int) -> str:
+    return f"{i:06d}.png"

@@ -1,0 +1,76 @@
+"""Moves between noise levels: every coefficient of the posterior, whatever lies between."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from diffusion_jax.core.schedules import Schedule
+
+
+class Level(NamedTuple):
+    """x = signal x0 + noise eps: float64 tables; the data themselves have no noise."""
+
+    signal: np.ndarray
+    noise: np.ndarray
+    log_snr: np.ndarray
+
+
+class Moves(NamedTuple):
+    """Tables of moves from step t to a step s nearer to the data (s = -1: the data itself).
+
+    Given x_t and x0, q(x_s | x_t, x0) = N(x0_weight x0 + xt_weight x_t, posterior_var I), and
+    q(x_t | x_s) has the variance `forward_var` (Kingma et al. 2021, eqs. 20 and 22). With
+    l the log-SNR and k = 1 - exp(l_t - l_s):
+
+    x0_weight = signal_s k,  xt_weight = (signal_s / signal_t)(1 - k),
+    posterior_var = noise_s^2 k,  forward_var = noise_t^2 k.
+
+    `start` and `end` are the levels of t and s.
+    """
+
+    t: np.ndarray
+    s: np.ndarray
+    start: Level
+    end: Level
+    x0_weight: np.ndarray
+    xt_weight: np.ndarray
+    posterior_var: np.ndarray
+    forward_var: np.ndarray
+
+
+def moves(schedule: Schedule, t, s) -> Moves:
+    """The moves t[i] -> s[i], all coefficients in float64 whatever steps lie between."""
+    t, s = np.asarray(t, np.int32), np.asarray(s, np.int32)
+    start, end = levels(schedule, t), levels(schedule, s)
+    k = -np.expm1(start.log_snr - end.log_snr)
+    return Moves(
+        t=t,
+        s=s,
+        start=start,
+        end=end,
+        x0_weight=end.signal * k,
+        xt_weight=end.signal / start.signal * (1.0 - k),
+        posterior_var=np.square(end.noise) * k,
+        forward_var=np.square(start.noise) * k,
+    )
+
+
+def levels(schedule: Schedule, t: np.ndarray) -> Level:
+    """The levels of steps t, where -1 is the data: all signal, no noise."""
+    return Level(
+        np.append(schedule.signal, 1.0)[t],
+        np.append(schedule.noise, 0.0)[t],
+        np.append(schedule.log_snr, np.inf)[t],
+    )
+
+
+def single_steps(schedule: Schedule) -> Moves:
+    """The training chain's own moves t -> t-1, in the order of t, so that row t is step t."""
+    t = np.arange(schedule.steps)
+    return moves(schedule, t, t - 1)
+
+
+def descent(grid: Schedule) -> Moves:
+    """The moves of a sampler: from the grid's noisiest level down to the data, one by one."""
+    t = np.arange(grid.steps)[::-1]
+    return moves(grid, t, t - 1)

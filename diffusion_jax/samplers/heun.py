@@ -1,0 +1,84 @@
+"""Heun's method for the probability-flow ODE in x / signal, and EDM's churn of noise around it."""
+
+import math
+
+import numpy as np
+
+from diffusion_jax.core.moves import Level, Moves, levels, moves
+from diffusion_jax.core.schedules import Schedule
+from diffusion_jax.samplers.base import Plan, Sampler, Stage, interleave
+from diffusion_jax.samplers.linear import linear, table
+
+LARGEST_CHURN = math.sqrt(2.0) - 1.0  # Karras et al. 2022, algorithm 2
+
+
+def heun() -> Sampler:
+    """Second order, two calls a move but one for the last (Karras et al. 2022, algorithm 1)."""
+    return edm(churn=0.0)
+
+
+def edm(churn: float) -> Sampler:
+    """Before each move but the first raise the noise a little, then move by Heun's method.
+
+    With sigma = noise / signal: sigma_hat = sigma (1 + min(churn / moves, sqrt 2 - 1)), at most the
+    schedule's largest; x_hat / signal_hat = x / signal + sqrt(sigma_hat^2 - sigma^2) eps
+    (Karras et al. 2022, algorithm 2). One call gives an Euler step, the next the trapezium.
+
+    Raises:
+        ValueError: churn is negative.
+    """
+    if churn < 0.0:
+        raise ValueError(f"churn must not be negative, got {churn:g}")
+
+    def plan(grid: Schedule, taken: Moves) -> Plan:
+        growth = min(churn / len(taken.t), LARGEST_CHURN)
+        follows = np.append(False, taken.t[1:] == taken.s[:-1])
+        raised = taken.start.log_snr - 2.0 * math.log1p(growth) * follows
+        raised = np.maximum(raised, np.minimum(taken.start.log_snr, _noisiest(grid)))
+        points, t, s = _points(grid, taken, raised)
+        moved = moves(points, t, s)
+        return Plan(points, interleave([_euler(moved), _trapezium(points, moved, follows)]))
+
+    return linear(plan, order=2)
+
+
+def _noisiest(grid: Schedule) -> float:
+    return (grid.parent or grid).log_snr[-1]
+
+
+def _points(grid: Schedule, taken: Moves, raised: np.ndarray):
+    """All levels that the network is asked at, and where each move starts and ends among them."""
+    ends = np.where(taken.s >= 0, taken.end.log_snr, raised)
+    rising, where = np.unique(-np.append(raised, ends), return_inverse=True)
+    t, s = np.split(where, 2)
+    return grid.at_log_snr(-rising), t, np.where(taken.s >= 0, s, -1)
+
+
+def _euler(moved: Moves) -> Stage:
+    """x_s / signal_s = x / signal + (sigma_s - sigma) eps_hat."""
+    x0_weight = moved.end.signal * (1.0 - _sigma(moved.end) / _sigma(moved.start))
+    rows = table(moved.t, moved.end.noise / moved.start.noise, [x0_weight, 0.0])
+    return Stage(rows, moved.end.signal, moved.end.noise, np.ones(len(moved.t), bool))
+
+
+def _trapezium(points: Schedule, moved: Moves, follows: np.ndarray) -> Stage:
+    """The move once more with the mean of both slopes, then up to where the next one starts."""
+    taken = moved.s >= 0
+    end = levels(points, np.where(taken, moved.s, moved.t))  # placeholders where not taken
+    half = 0.5 * (_sigma(end) - _sigma(moved.start))
+    leads = np.append(follows[1:], False) & taken
+    after = levels(points, np.where(leads, np.roll(moved.t, -1), np.where(taken, moved.s, moved.t)))
+    raise_std = np.sqrt(np.maximum(np.square(_sigma(after)) - np.square(_sigma(end)), 0.0))
+    rows = table(
+        np.where(taken, moved.s, moved.t),
+        after.signal * half / end.noise,
+        [-after.signal * half / _sigma(end), -after.signal * half / _sigma(moved.start)],
+        after.signal * raise_std,
+        after.signal * (1.0 / moved.start.signal + half / moved.start.noise),
+    )
+    return Stage(rows, after.signal, after.noise, taken)
+
+
+def _sigma(level: Level) -> np.ndarray:
+    """Noise over signal: the level's noise on an unscaled signal."""
+    return level.noise / level.signal

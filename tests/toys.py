@@ -1,0 +1,41 @@
+"""Data with exact denoisers, and samplers with their settings, that several tests share."""
+
+from functools import partial
+
+import jax
+import numpy as np
+
+from diffusion_jax.core import exact, schedules
+from diffusion_jax.core.process import VARIANCES
+from diffusion_jax.samplers.sample import SAMPLERS
+
+SCHEDULE = schedules.log_snr_linear(1000, 17)
+EXPLODING = schedules.variance_exploding(1000)
+MEAN, VAR = 0.3, 0.16
+GAUSSIAN = partial(exact.denoiser, data=exact.gaussian(MEAN, VAR))
+MIXTURE = exact.mixture(
+    [0.4, 0.6], [[-0.7, 0.2], [0.6, -0.3]], [0.2**2 * np.eye(2), [[0.09, 0.03], [0.03, 0.05]]]
+)
+MIXED = partial(exact.denoiser, data=MIXTURE)
+FIXED = [name for name, each in VARIANCES.items() if not each.learned]
+COUNT = 20_000
+
+ARGUMENTS = {
+    "ancestral": {"variance": "fixed_small"},
+    "ddim": {"eta": 0.0},
+    "edm": {"churn": 40.0},
+    "langevin": {"langevin_steps": 2, "langevin_rate": 0.1},
+    "predictor_corrector": {
+        "variance": "fixed_small",
+        "langevin_steps": 1,
+        "langevin_rate": 0.1,
+    },
+}
+
+
+def make(name, **changes):
+    return SAMPLERS[name](**{**ARGUMENTS.get(name, {}), **changes})
+
+
+def keys_of(count, seed=0):
+    return jax.random.split(jax.random.key(seed), count)
