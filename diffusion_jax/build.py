@@ -72,8 +72,10 @@ class Diffusion(NamedTuple):
         def network(x, time, label=label):
             return self.network(params, x, time, label, None)
 
-        if guidance is None or label is None:
+        if guidance is None:
             return denoiser(network, meaning, clip)
+        if label is None:
+            raise UserError("guidance needs a class for every image")
         none = self.model.classes
         return denoiser(classifier_free(network, label, none, *guidance), meaning, clip)
 

@@ -49,6 +49,7 @@ def method(config: Config, parts: Diffusion, steering: Steering = Steering()) ->
     return Method(
         sampler,
         plan,
+        grid.steps,
         lambda params, label: parts.denoise(params, label, part.clip, plan.points, guidance),
         _begin(grid, parts.data.shape, steering.source),
         _label(config.model.classes, steering.label),

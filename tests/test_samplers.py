@@ -1,7 +1,5 @@
 """Laws of sampling, with the exact denoiser in place of a network."""
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,9 +19,9 @@ from toys import (
     make,
 )
 
-from diffusion_jax.core import exact, schedules
+from diffusion_jax.core import schedules
 from diffusion_jax.core.moves import descent
-from diffusion_jax.samplers.grids import GRIDS, make_grid
+from diffusion_jax.samplers.grids import make_grid
 from diffusion_jax.samplers.sample import (
     SAMPLERS,
     prior_sample,
@@ -79,7 +77,8 @@ def test_stochastic_chains_follow_their_closed_form(name, settings, schedule):
     mean, var = chain_moments(sampler.plan(grid, descent(grid)), grid.scale[-1])
     assert abs(float(x.mean()) - mean) < 4.0 * np.sqrt(var / COUNT)
     assert abs(float(x.var()) / var - 1.0) < 4.0 * np.sqrt(2.0 / COUNT)
-    assert abs(var / VAR - 1.0) < 0.25  # and the chain is one for these data
+    assert abs(mean - MEAN) < 0.01  # and the chain is one for these data
+    assert abs(var / VAR - 1.0) < (0.12 if name == "langevin" else 0.02)
 
 
 def ks_distance(x):
@@ -198,79 +197,3 @@ def test_langevin_dynamics_reaches_its_stationary_variance(rate):
     expected = v / (1.0 - rate * grid.noise[0] ** 2 / (4.0 * v))
     assert abs(float(x.var()) / expected - 1.0) < 4.0 * np.sqrt(2.0 / COUNT)
     assert abs(expected / v - 1.0) > 0.02
-
-
-@pytest.mark.parametrize(("output", "fixed"), [(-1.0, "fixed_small"), (1.0, "fixed_large")])
-def test_a_learned_variance_at_its_ends_is_a_fixed_one(output, fixed):
-    """On a respaced grid too: the interpolation is between the variances of the moves taken."""
-    grid, keys = make_grid("uniform", SCHEDULE, 20), keys_of(3, 4)
-
-    def learning(points):
-        exactly = GAUSSIAN(points)
-        return lambda x, t: exactly(x, t)._replace(var_output=jnp.full_like(x, output))
-
-    learned = sample(make("ancestral", variance="learned_range"), learning, keys, (2, 2, 1), grid)
-    plain = sample(make("ancestral", variance=fixed), GAUSSIAN, keys, (2, 2, 1), grid)
-    np.testing.assert_allclose(learned, plain, atol=2e-6)
-
-
-@pytest.mark.parametrize("schedule", [SCHEDULE, EXPLODING], ids=["preserving", "exploding"])
-@pytest.mark.parametrize("name", SAMPLERS)
-def test_an_image_is_a_function_of_its_key_however_the_work_is_cut(name, schedule):
-    sampler, grid, shape = make(name), make_grid("log_snr", schedule, 12), (2, 2, 1)
-    keys = keys_of(6, 2)
-    whole = sample(sampler, GAUSSIAN, keys, shape, grid)
-    plan = sampler.plan(grid, descent(grid))
-    state = start(sampler, prior_sample(grid, keys[::-1], shape))
-    for part in (slice(None, 5), slice(5, None)):
-        rows = jax.tree.map(lambda a, part=part: a[part], plan.rows)
-        state = scan_rows(sampler, GAUSSIAN(plan.points), keys[::-1], state, rows)
-    np.testing.assert_array_equal(whole, state.x[::-1])
-    assert jnp.all(jnp.isfinite(whole))
-    assert len(np.unique(np.asarray(whole)[:, 0, 0, 0])) == 6
-
-
-@pytest.mark.parametrize("name", [*SAMPLERS])
-def test_the_level_of_every_row_is_the_level_of_its_x(name):
-    """What wrappers rely on: from x = signal x0 + noise eps of one x0, x stays so in the mean."""
-    sampler, grid = make(name), make_grid("karras", EXPLODING, 15)
-    plan = sampler.plan(grid, descent(grid))
-    pinned = partial(exact.denoiser, data=exact.gaussian(MEAN, 1e-12))
-    state = start(sampler, jnp.full((1, 1), MEAN * grid.signal[-1]))
-    still = plan.rows.table._replace(std=0.0 * plan.rows.table.std)
-
-    def advance(state, row):
-        state = sampler.step(pinned(plan.points), keys_of(1), state.x, row, state.carry)
-        return state, state.x[0, 0]
-
-    _, x = jax.lax.scan(advance, state, rounded(plan.rows._replace(table=still)))
-    np.testing.assert_allclose(x, MEAN * plan.rows.signal, rtol=2e-5)
-    assert plan.rows.noise[-1] == 0.0
-
-
-@pytest.mark.parametrize("schedule", [SCHEDULE, EXPLODING], ids=["preserving", "exploding"])
-@pytest.mark.parametrize("name", GRIDS)
-def test_grids_reach_from_the_last_step_to_the_data(name, schedule):
-    for steps in (1, 2, 7, 50, 999, 1000):
-        grid = make_grid(name, schedule, steps)
-        assert grid.steps == steps
-        np.testing.assert_allclose(grid.log_snr[-1], schedule.log_snr[-1], rtol=1e-12)
-        assert np.all(np.diff(grid.log_snr) < 0.0)
-        assert np.all(np.diff(grid.time) > 0.0)
-        if steps > 1:
-            np.testing.assert_allclose(grid.log_snr[0], schedule.log_snr[0], rtol=1e-12)
-        # Respaced marginals are the parent's, at whatever time they are.
-        signal, noise = (
-            np.interp(grid.time, schedule.time, each) for each in (schedule.signal, schedule.noise)
-        )
-        np.testing.assert_allclose(grid.signal, signal, rtol=2e-4)
-        np.testing.assert_allclose(grid.noise, noise, rtol=2e-4)
-    np.testing.assert_allclose(make_grid("quadratic", schedule, 1000).time, schedule.time)
-
-
-@pytest.mark.parametrize("steps", [0, 1001])
-def test_impossible_settings_are_refused(steps):
-    with pytest.raises(ValueError, match=r"steps must lie in 1 \.\. 1000"):
-        make_grid("uniform", SCHEDULE, steps)
-    with pytest.raises(ValueError, match="eta must lie between 0 and 1"):
-        make("ddim", eta=1.5)

@@ -143,6 +143,9 @@ def test_a_folder_of_other_samples_is_refused(workdir, tmp_path):
     for change in ("--seed=1", "--steps=3", "--sampler=ddim"):
         with pytest.raises(UserError, match="holds samples of another run or other settings"):
             draw(workdir, "--num=2", "--steps=2", f"--out={tmp_path / 'x'}/", change)
+    film = tmp_path / "late.gif"
+    draw(workdir, "--num=2", "--steps=2", f"--out={tmp_path / 'x'}/", f"--trajectory={film}")
+    assert film.exists()  # also where every image is there already
     (tmp_path / "x" / "samples.json").write_text("{")
     with pytest.raises(UserError, match=r"samples\.json is damaged"):
         draw(workdir, "--num=2", "--steps=2", f"--out={tmp_path / 'x'}/")
@@ -153,11 +156,13 @@ BAD = {
     "--grid=nonsense": "unknown config.sample.grid 'nonsense'; known: karras, log_snr",
     "--steps=21": "--steps 21: the run has 20 steps",
     "--steps=0": "must be at least 1",
-    "--eta=1.5": "config.sample.eta is 1.5; it must be between 0.0 and 1.0",
+    "--sampler=ddim --eta=1.5": "config.sample.eta is 1.5; it must be between 0.0 and 1.0",
     "--eta=x": "--config.sample.eta=x: expected a finite number",
+    "--eta=0.5": "--eta is ddim's; the sampler is 'ancestral'",
     "--class=3": "class 3: the run has no classes",
     "--guidance=2": "guidance needs a run trained on classes",
     "--strength=0": "must be above 0 and at most 1",
+    "--strength=0.5": "how much noise is put on --from: give both",
     "--mask={0}/mask.png": "--inpaint and --mask belong together",
     "--inpaint={0}/small.png --mask={0}/mask.png": "is 4 pixels wide and 8 high; the run's images",
     "--inpaint={0}/image.png --mask={0}/small.png": "is 4 pixels wide and 8 high; the run's images",
@@ -165,7 +170,10 @@ BAD = {
     "--from={0}/no.png": "cannot read the picture",
     "--from={0}/text.png": "cannot read the picture",
     "--from={0}/image.png --strength=0.01 --steps=2 --grid=karras": None,
-    "--trajectory={0}/x.jpg": "expected a name ending in .png or .gif",
+    "--from={0}/deep.png": "has more than 8 bits a channel",
+    "--trajectory={0}/x.jpg": "expected a name of its own ending in .png or .gif",
+    "--trajectory={0}/x.png": "expected a name of its own ending in .png or .gif",
+    "--strip={0}/a.png --trajectory={0}/a.png": "expected a name of its own ending in .png",
     "--config.data.dir=x": "sampling may change only config.sample",
     "--config.sample.jmp=3": "no config key 'sample.jmp'; the nearest is 'sample.jump'",
     "--config.sample.guidance_interval=3,1": "must be two rising numbers in 0..1",
@@ -178,6 +186,7 @@ def test_bad_input_is_named(arguments, workdir, tmp_path):
     picture(tmp_path / "mask.png", 255)
     picture(tmp_path / "small.png", 100, size=(4, 8))
     (tmp_path / "text.png").write_text("no picture")
+    picture(tmp_path / "deep.png", 100, mode="I;16")
     given = arguments.format(tmp_path).split()
     if BAD[arguments] is None:
         draw(workdir, "--num=1", *given, f"--out={tmp_path / 'x.png'}")
@@ -186,6 +195,21 @@ def test_bad_input_is_named(arguments, workdir, tmp_path):
         draw(workdir, "--num=1", *given, f"--out={tmp_path / 'x.png'}")
     assert BAD[arguments] in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_command_that_failed_leaves_no_claim_on_a_folder(workdir, tmp_path):
+    with pytest.raises(UserError, match="ending in"):
+        draw(workdir, "--num=1", f"--out={tmp_path / 'f'}/", f"--trajectory={tmp_path / 'x.jpg'}")
+    draw(workdir, "--num=1", "--seed=1", "--steps=2", f"--out={tmp_path / 'f'}/")
+
+
+def test_steps_are_those_of_the_schedule_itself(workdir, tmp_path):
+    """A list of betas says how many there are, whatever `schedule.steps` is."""
+    record = json.loads((workdir / "config.json").read_text())
+    record["config"]["schedule"].update({"name": "betas", "betas": [0.1, 0.2, 0.3]})
+    (tmp_path / "config.json").write_text(json.dumps(record))
+    with pytest.raises(UserError, match="--steps 4: the run has 3 steps"):
+        draw(tmp_path, "--num=1", "--steps=4")
 
 
 @pytest.mark.parametrize("label", [-1, 10])

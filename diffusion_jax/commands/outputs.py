@@ -54,15 +54,12 @@ class Folder:
     """
 
     def __init__(self, path: Path, identity: dict[str, Any]):
-        self.path, self._note = path, path / "samples.json"
+        self.path, self._note, self._identity = path, path / "samples.json", identity
         check_file(path / _name(0))
         if self._note.exists():
             _check_same(path, self._note, identity)
         elif others := sorted(path.glob("*.png")):
             raise UserError(f"--out {path}: holds other pictures ({others[0].name}); name another")
-        part = self._note.with_suffix(".part")
-        part.write_text(json.dumps(identity, indent=2, sort_keys=True) + "\n")
-        part.replace(self._note)
 
     def missing(self, batches: Iterable[range]) -> list[range]:
         """Those of which an image is not there yet."""
@@ -70,6 +67,10 @@ class Folder:
 
     def add(self, batch: Generated) -> None:
         """Write a batch, each image whole or not at all."""
+        if not self._note.exists():
+            part = self._note.with_suffix(".part")
+            part.write_text(json.dumps(self._identity, indent=2, sort_keys=True) + "\n")
+            part.replace(self._note)
         for i, image in zip(batch.index, to_uint8(batch.images), strict=True):
             save_png(self.path / _name(i), image)
 

@@ -29,10 +29,12 @@ def read_mask(path: Path, shape: tuple[int, int, int]) -> np.ndarray:
 def _read(path: Path, shape: tuple[int, int, int], mode: str) -> np.ndarray:
     try:
         with Image.open(path) as picture:
+            deep = picture.mode.startswith(("I", "F"))
             pixels = np.asarray(picture.convert(mode), np.float32)
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"cannot read the picture {path}: {reason}") from error
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise UserError(f"cannot read the picture {path}: {error}") from error
+    if deep:
+        raise UserError(f"{path} has more than 8 bits a channel; save it with 8")
     height, width = pixels.shape[:2]
     if (height, width) != shape[:2]:
         raise UserError(

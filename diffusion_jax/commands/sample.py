@@ -34,6 +34,7 @@ from diffusion_jax.visual.images import save_film, save_strips
 
 WATCHED = 8  # images whose way is shown
 FLAGS = ("sampler", "grid", "steps", "eta", "guidance")  # each stands for config.sample.FLAG
+STRENGTH = 0.6  # of the time, unless told otherwise
 IMMATERIAL = ("num", "batch_size")  # to what the images are
 
 
@@ -44,6 +45,8 @@ def main(arguments: list[str]) -> None:
     run = run_folder.read(given.workdir)
     _change(run.config, given, overrides)
     parts = build.diffusion(run.config, run.data)
+    if given.steps and given.steps > parts.schedule.steps:
+        raise UserError(f"--steps {given.steps}: the run has {parts.schedule.steps} steps")
     steering = _steering(given, run.data.shape)
     method = build_sampling.method(run.config, parts, steering)
     layout = devices.shardings(jax.devices())
@@ -51,10 +54,13 @@ def main(arguments: list[str]) -> None:
     default = run.folder / "samples" / f"sample_step{state.step}_seed{given.seed}.png"
     identity = _identity(run.config, given, steering, int(state.step), state.ema)
     out = open_output(given.out or str(default), identity)
-    _check_picture("--strip", given.strip, out.path, (".png",))
-    _check_picture("--trajectory", given.trajectory, out.path, (".png", ".gif"))
+    _check_picture("--strip", given.strip, (".png",), [out.path, given.trajectory])
+    _check_picture("--trajectory", given.trajectory, (".png", ".gif"), [out.path, given.strip])
     batch_size = min(given.num, run.config.sample.batch_size)
-    wanted = out.missing(batches(given.num, batch_size))
+    everything = batches(given.num, batch_size)
+    wanted = out.missing(everything)
+    if (given.strip or given.trajectory) and everything[0] not in wanted:
+        wanted = [everything[0], *wanted]  # once more, for its way
     num = sum(len(each) for each in wanted)
     print(_first_line(run, int(state.step), num, method), flush=True)
     generate = make_generate(method, layout, batch_size)
@@ -93,7 +99,7 @@ def _parse(arguments: list[str]):
     steering.add_argument("--inpaint", type=as_path, metavar="IMAGE", help="an image to paint in")
     steering.add_argument("--mask", type=as_path, help="white where --inpaint is painted anew")
     steering.add_argument("--from", type=as_path, dest="source", metavar="IMAGE", help="start here")
-    steering.add_argument("--strength", type=fraction, default=0.6, help="noise put on --from")
+    steering.add_argument("--strength", type=fraction, help="noise put on --from; default: 0.6")
     pictures = parser.add_argument_group("pictures")
     pictures.add_argument("--trajectory", type=as_path, help="x.gif or x.png: from noise to image")
     pictures.add_argument("--strip", type=as_path, help="x.png: x0 predictions on the way")
@@ -111,8 +117,8 @@ def _change(settings, given, overrides: list[tuple[str, str]]) -> None:
         if value is not None:
             config.override(settings, f"sample.{flag}", str(value))
     check(settings)
-    if given.steps and given.steps > settings.schedule.steps:
-        raise UserError(f"--steps {given.steps}: the run has {settings.schedule.steps} steps")
+    if given.eta is not None and settings.sample.sampler != "ddim":
+        raise UserError(f"--eta is ddim's; the sampler is '{settings.sample.sampler}'")
 
 
 def _steering(given, shape: tuple[int, int, int]) -> Steering:
@@ -120,10 +126,12 @@ def _steering(given, shape: tuple[int, int, int]) -> Steering:
         raise UserError("--inpaint and --mask belong together: give both")
     if given.inpaint and given.source:
         raise UserError("--inpaint and --from exclude each other: give one")
+    if given.strength and not given.source:
+        raise UserError("--strength says how much noise is put on --from: give both")
     return Steering(
         label=given.label,
         source=read_image(given.source, shape) if given.source else None,
-        strength=given.strength if given.source else 1.0,
+        strength=given.strength or (STRENGTH if given.source else 1.0),
         known=read_image(given.inpaint, shape) if given.inpaint else None,
         seen=1.0 - read_mask(given.mask, shape) if given.mask else None,
     )
@@ -145,12 +153,15 @@ def _identity(settings, given, steering: Steering, step: int, params) -> dict[st
     }
 
 
-def _check_picture(flag: str, path: Path | None, out: Path, suffixes: tuple[str, ...]) -> None:
+def _check_picture(
+    flag: str, path: Path | None, suffixes: tuple[str, ...], others: list[Path | None]
+) -> None:
     if path is None:
         return
-    if path.suffix.lower() not in suffixes or path.is_dir() or path == out:
+    taken = path.resolve() in [other.resolve() for other in others if other]
+    if path.suffix.lower() not in suffixes or path.is_dir() or taken:
         names = " or ".join(suffixes)
-        raise UserError(f"{flag} {path}: expected a name ending in {names}, another than --out")
+        raise UserError(f"{flag} {path}: expected a name of its own ending in {names}")
     check_file(path)
 
 
@@ -158,7 +169,7 @@ def _first_line(run: run_folder.Run, step: int, num: int, method: Method) -> str
     rows, name = method.plan.rows, run.config.sample.sampler
     return (
         f"checkpoint {step} of {run.folder}: {num} images by {name} in "
-        f"{rows.move[-1] + 1} steps ({len(rows.index)} network calls)"
+        f"{method.steps} steps ({len(rows.index)} network calls)"
     )
 
 

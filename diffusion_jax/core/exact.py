@@ -116,7 +116,8 @@ def denoiser(schedule: Schedule, data: Mixture) -> Denoise:
         signal, noise = (at(table, t, x)[..., None] for table in (schedule.signal, schedule.noise))
         log_joint, rest = _components(data, signal, noise, x)
         share = jax.nn.softmax(log_joint, axis=-1)[..., None]
-        means = data.mean + signal * _from_axes(data, jnp.asarray(data.var, x.dtype) * rest)
+        mean, var = jnp.asarray(data.mean, x.dtype), jnp.asarray(data.var, x.dtype)
+        means = mean + signal * _from_axes(data, var * rest)
         eps = noise * _from_axes(data, rest)
         return Denoised(*(jnp.sum(share * each, axis=-2) for each in (means, eps)))
 
@@ -132,7 +133,8 @@ def reverse_step(data: Mixture, schedule: Schedule, t: int, xt: jax.Array) -> Mi
     row = moves(schedule, [t], [t - 1])
     signal, noise = schedule.signal[t], schedule.noise[t]
     log_joint, rest = _components(data, signal, noise, xt)
-    x0 = data.mean + signal * _from_axes(data, jnp.asarray(data.var, xt.dtype) * rest)
+    mean, var = jnp.asarray(data.mean, xt.dtype), jnp.asarray(data.var, xt.dtype)
+    x0 = mean + signal * _from_axes(data, var * rest)
     x0_var = data.var * noise**2 / (signal**2 * data.var + noise**2)
     return Mixture(
         jax.nn.log_softmax(log_joint, axis=-1),

@@ -6,7 +6,8 @@ x_t = signal x0 + noise eps and d = signal b - noise a, three formulas serve the
 x0 = (b x_t - noise y) / d,   eps = (signal y - a x_t) / d,
 and the squared error of y is (d / noise)^2 times that of x0.
 
-To add one: write a function from a `Schedule` to (a, b) and add its line to `PREDICTIONS`.
+To add one: write a function from a `Schedule` to (a, b) and add its line to `PREDICTIONS`, and to
+`OF_STEPS` if it means something on the training steps alone.
 """
 
 from collections.abc import Callable
@@ -47,12 +48,14 @@ def _mean(schedule: Schedule):
 
 
 PREDICTIONS = {"eps": _eps, "x0": _x0, "v": _v, "score": _score, "mean": _mean}
+OF_STEPS = {"mean"}  # it is that of the step before
 
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """One meaning of the output on one schedule: float64 tables `[T]` of a and b."""
+    """One meaning of the output on one schedule: its name, and float64 tables `[T]` of a and b."""
 
+    name: str
     schedule: Schedule
     a: np.ndarray
     b: np.ndarray
@@ -82,10 +85,15 @@ class Prediction:
         return at(signal / self.d, t, xt) * y - at(self.a / self.d, t, xt) * xt
 
     def on(self, grid: Schedule) -> "Prediction":
-        """The same meaning between the training steps: a and b interpolated in time."""
+        """The same meaning between the training steps.
+
+        What means something on these steps alone has its a and b interpolated in time.
+        """
+        if self.name not in OF_STEPS:
+            return Prediction(self.name, grid, *PREDICTIONS[self.name](grid))
         known = self.schedule.time
         a, b = (np.interp(grid.time, known, table) for table in (self.a, self.b))
-        return Prediction(grid, a, b)
+        return Prediction(self.name, grid, a, b)
 
 
 def prediction(name: str, schedule: Schedule) -> Prediction:
@@ -94,7 +102,7 @@ def prediction(name: str, schedule: Schedule) -> Prediction:
     Raises:
         ValueError: at some step the output does not determine x0 and eps (d or noise vanishes).
     """
-    meaning = Prediction(schedule, *PREDICTIONS[name](schedule))
+    meaning = Prediction(name, schedule, *PREDICTIONS[name](schedule))
     lost = np.flatnonzero((meaning.d == 0.0) | (schedule.noise == 0.0) | ~np.isfinite(meaning.d))
     if lost.size:
         raise ValueError(f"prediction '{name}' does not determine x0 at step t = {lost[0]}")

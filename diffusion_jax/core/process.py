@@ -78,7 +78,10 @@ def fixed_small(row: Moves) -> LogVariance:
 
 
 def fixed_large(row: Moves) -> LogVariance:
-    """The forward variance beta: optimal if the data were N(0, I) (Ho et al. 2020, section 3.2)."""
+    """The forward variance beta (Ho et al. 2020, section 3.2).
+
+    Optimal if the data were N(0, I) and the path preserves that variance.
+    """
     return _fixed(row.forward_var)
 
 

@@ -164,7 +164,7 @@ def variance_exploding(steps: int, noise_min: float = 0.01, noise_max: float = 1
 
     noise(u) = noise_min (noise_max / noise_min)^u.
     """
-    if not 0.0 < noise_min <= noise_max:
+    if not 0.0 < noise_min < noise_max:
         raise ValueError(f"noise_min {noise_min:g} must lie between 0 and noise_max {noise_max:g}")
     noise = np.geomspace(noise_min, noise_max, steps)
     return from_log_snr(-2.0 * np.log(noise), VARIANCE_EXPLODING)

@@ -15,7 +15,10 @@ from diffusion_jax.training.devices import Shardings
 
 
 class Frames(NamedTuple):
-    """The first images of a batch on their way, `[frames, n, h, w, c]`: x_t and the x0 aimed at."""
+    """The first images of a batch on their way, `[frames, n, h, w, c]`: x_t and the x0 aimed at.
+
+    x_t is over its scale, so that it has unit variance on any path.
+    """
 
     x: np.ndarray
     x0: np.ndarray
@@ -33,7 +36,7 @@ class Generated(NamedTuple):
 class Method(NamedTuple):
     """How images are drawn.
 
-    sampler, plan: the method and its rows.
+    sampler, plan: the method and its rows; steps: how many levels of its grid they go down.
     denoise: `(params, label) -> denoise` on the plan's levels.
     begin: `(keys) -> x`, where the rows start.
     label: `(index) -> class` of each image, None for an unconditional network.
@@ -41,6 +44,7 @@ class Method(NamedTuple):
 
     sampler: Sampler
     plan: Plan
+    steps: int
     denoise: Callable[[Any, jax.Array | None], Denoise]
     begin: Callable[[jax.Array], jax.Array]
     label: Callable[[np.ndarray], np.ndarray] | None
@@ -65,7 +69,10 @@ def make_generate(method: Method, layout: Shardings, batch_size: int) -> Generat
         layout: where parameters and images live.
         batch_size: the largest range, rounded up to a multiple of the devices.
     """
-    parts = pieces(method.plan.rows)
+    points, rows = method.plan
+    parts = pieces(rows)
+    ends = np.cumsum([len(part.index) for part in parts]) - 1
+    scales = np.append(points.scale[-1], np.hypot(rows.signal, rows.noise)[ends])
     batch_size = whole_batch(batch_size, layout)
     replicated, split = layout
 
@@ -88,7 +95,7 @@ def make_generate(method: Method, layout: Shardings, batch_size: int) -> Generat
             seen.append(_first(state, watch))  # which waits for it
             report(done / len(parts))
         x, x0 = (np.stack(each) for each in zip(*seen, strict=True))
-        return np.asarray(state.x), Frames(x, x0[1:])
+        return np.asarray(state.x), Frames(x / scales.reshape(-1, 1, 1, 1, 1), x0[1:])
 
     def generate(
         params,

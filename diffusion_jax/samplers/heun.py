@@ -31,7 +31,7 @@ def edm(churn: float) -> Sampler:
         raise ValueError(f"churn must not be negative, got {churn:g}")
 
     def plan(grid: Schedule, taken: Moves) -> Plan:
-        growth = min(churn / len(taken.t), LARGEST_CHURN)
+        growth = min(churn / len(np.unique(taken.t)), LARGEST_CHURN)  # however often taken
         follows = np.append(False, taken.t[1:] == taken.s[:-1])
         raised = taken.start.log_snr - 2.0 * math.log1p(growth) * follows
         raised = np.maximum(raised, np.minimum(taken.start.log_snr, _noisiest(grid)))

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 TILE = 64  # pixels that a small image is enlarged towards
-CAPTION = 20  # pixels beside a row for its class
+DIGIT = 10  # pixels that a digit of a class's name takes beside its row
 FRAME_MS, LAST_FRAME_MS = 120, 2000
 
 
@@ -49,10 +49,11 @@ def labelled_grid(images: np.ndarray, labels: np.ndarray) -> np.ndarray:
     names = np.repeat(classes, [len(row) // columns for row in rows])
     canvas = grid(np.concatenate(rows), columns)
     height = len(canvas) / len(names)
-    captions = Image.new("L", (CAPTION, len(canvas)), 255)
+    width = DIGIT * (1 + max(len(str(name)) for name in names))
+    captions = Image.new("L", (width, len(canvas)), 255)
     draw, font = ImageDraw.Draw(captions), ImageFont.load_default(14)
     for i, name in enumerate(names):
-        middle = ((CAPTION + 2) / 2, (i + 0.5) * height)
+        middle = ((width + 2) / 2, (i + 0.5) * height)
         draw.text(middle, str(name), fill=0, font=font, anchor="mm")
     beside = np.asarray(captions)[..., None].repeat(images.shape[-1], axis=-1)
     return np.concatenate([beside, canvas], axis=1)
