@@ -42,7 +42,8 @@ def split_overrides(arguments: list[str]) -> tuple[list[str], list[tuple[str, st
     return rest, overrides
 
 
-def _integer(text: str) -> int:
+def integer(text: str) -> int:
+    """A whole number."""
     try:
         return int(text)
     except ValueError:
@@ -63,7 +64,7 @@ def as_path(text: str) -> Path:
 
 def positive(text: str) -> int:
     """An integer of at least one."""
-    value = _integer(text)
+    value = integer(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
     return value
@@ -82,7 +83,7 @@ def fraction(text: str) -> float:
 
 def seed(text: str) -> int:
     """An integer that a random key can be made of."""
-    value = _integer(text)
+    value = integer(text)
     if not 0 <= value < 2**31:
         raise argparse.ArgumentTypeError(f"must lie between 0 and {2**31 - 1}, got {value}")
     return value

@@ -16,6 +16,7 @@ from diffusion_jax.commands.arguments import (
     Parser,
     as_path,
     check_file,
+    integer,
     named,
     positive,
     seed,
@@ -90,7 +91,7 @@ def _parse(arguments: list[str]):
         "--every", type=positive, default=1, help="one t drawn from every EVERY; default: every t"
     )
     parser.add_argument("--seed", type=seed, default=0, help="of the noise")
-    parser.add_argument("--checkpoint", type=int, metavar="STEP", help="default: the newest")
+    parser.add_argument("--checkpoint", type=integer, metavar="STEP", help="default: the newest")
     parser.add_argument("--raw", action="store_true", help="the parameters, not their average")
     parser.add_argument("--batch_size", type=positive, help="default: config.sample.batch_size")
     parser.add_argument(

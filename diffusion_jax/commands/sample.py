@@ -15,6 +15,7 @@ from diffusion_jax.commands.arguments import (
     as_path,
     check_file,
     fraction,
+    integer,
     named,
     positive,
     seed,
@@ -84,24 +85,28 @@ def _parse(arguments: list[str]):
     parser.add_argument("--workdir", type=as_path, required=True, help="the run's folder")
     parser.add_argument("--num", type=positive, default=64, help="how many images")
     parser.add_argument("--seed", type=seed, default=0, help="image i is a function of seed and i")
-    parser.add_argument("--checkpoint", type=int, metavar="STEP", help="default: the newest")
+    parser.add_argument("--checkpoint", type=integer, metavar="STEP", help="default: the newest")
     parser.add_argument(
         "--out", type=named, help="x.png (a grid), x.npz (uint8 NHWC, arr_0) or a folder of PNGs"
     )
     method = parser.add_argument_group("method", "default: the config's")
     method.add_argument("--sampler", type=named, help=", ".join(SAMPLERS))
     method.add_argument("--grid", type=named, help=", ".join(GRIDS))
-    method.add_argument("--steps", type=positive, help="moves from noise to image")
+    method.add_argument(
+        "--steps", type=positive, help="moves from noise to image; --from takes a share of them"
+    )
     method.add_argument("--eta", type=named, help="of ddim: 0 no noise, 1 as ancestral")
     steering = parser.add_argument_group("steering")
-    steering.add_argument("--class", type=int, dest="label", help="of every image")
+    steering.add_argument("--class", type=integer, dest="label", help="of every image")
     steering.add_argument("--guidance", type=named, help="away from no class; 1 is none")
     steering.add_argument("--inpaint", type=as_path, metavar="IMAGE", help="an image to paint in")
-    steering.add_argument("--mask", type=as_path, help="white where --inpaint is painted anew")
+    steering.add_argument(
+        "--mask", type=as_path, help="painted anew where it is more than half white"
+    )
     steering.add_argument("--from", type=as_path, dest="source", metavar="IMAGE", help="start here")
     steering.add_argument("--strength", type=fraction, help="noise put on --from; default: 0.6")
     pictures = parser.add_argument_group("pictures")
-    pictures.add_argument("--trajectory", type=as_path, help="x.gif or x.png: from noise to image")
+    pictures.add_argument("--trajectory", type=as_path, help="x.gif or x.png: the way of 8 images")
     pictures.add_argument("--strip", type=as_path, help="x.png: x0 predictions on the way")
     parser.epilog = "--config.sample.KEY=VALUE changes any other setting of sampling"
     return parser.parse_args(rest), overrides
