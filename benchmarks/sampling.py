@@ -159,7 +159,7 @@ def memory(compiled, chain: Chain, steps: int) -> dict:
 
 
 def whole(chain: Chain, short: int, steps: int) -> dict:
-    """A whole chain's seconds, to compile and to run, and its memory beside a short one's."""
+    """A whole chain's seconds, its bare network's, and its memory beside a short one's."""
     began = time.perf_counter()
     compiled = in_one_scan(chain, steps)
     compile_seconds = time.perf_counter() - began
@@ -168,6 +168,7 @@ def whole(chain: Chain, short: int, steps: int) -> dict:
         "steps": steps,
         "compile_seconds": compile_seconds,
         "seconds": seconds(compiled, chain),
+        "network_seconds": seconds(bare(chain, steps), chain),
         "bytes": [
             memory(in_one_scan(chain, short), chain, short),
             memory(compiled, chain, steps),
