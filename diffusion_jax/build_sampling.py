@@ -63,10 +63,7 @@ def steps(config: Config, parts: Diffusion) -> int:
 
 
 def _grid(config: Config, parts: Diffusion, strength: float) -> Schedule:
-    try:
-        grid = make_grid(config.sample.grid, parts.schedule, steps(config, parts))
-    except ValueError as error:
-        raise UserError(f"sampling: {error}") from error
+    grid = make_grid(config.sample.grid, parts.schedule, steps(config, parts))
     below = np.flatnonzero(grid.time <= strength * (parts.schedule.steps - 1))
     if not below.size:
         raise UserError(f"strength {strength:g} leaves no step; raise it or the number of steps")

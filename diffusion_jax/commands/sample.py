@@ -60,14 +60,15 @@ def main(arguments: list[str]) -> None:
     batch_size = min(given.num, run.config.sample.batch_size)
     everything = batches(given.num, batch_size)
     wanted = out.missing(everything)
-    if (given.strip or given.trajectory) and everything[0] not in wanted:
+    watched = WATCHED if given.strip or given.trajectory else 0
+    if watched and everything[0] not in wanted:
         wanted = [everything[0], *wanted]  # once more, for its way
     num = sum(len(each) for each in wanted)
     print(_first_line(run, int(state.step), num, method), flush=True)
     generate = make_generate(method, layout, batch_size)
     progress, frames = Images(num, "sampled"), None
     try:
-        for batch in generate(state.ema, given.seed, wanted, progress, WATCHED):
+        for batch in generate(state.ema, given.seed, wanted, progress, watched):
             frames = frames or batch.frames
             out.add(batch)
     finally:

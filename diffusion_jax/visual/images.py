@@ -69,12 +69,8 @@ def save_film(path: Path, frames: np.ndarray) -> None:
     """A GIF of images `[frames, n, h, w, c]` in [-1, 1] side by side, which rests on the last."""
     pictures = [_picture(grid(to_uint8(images))) for images in frames]
     durations = [FRAME_MS] * (len(pictures) - 1) + [LAST_FRAME_MS]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    pictures[0].save(
-        part, "GIF", save_all=True, append_images=pictures[1:], duration=durations, loop=0
-    )
-    part.replace(path)
+    more = {"append_images": pictures[1:], "duration": durations, "loop": 0}
+    _save(path, pictures[0], "GIF", save_all=True, **more)
 
 
 def _picture(image: np.ndarray) -> Image.Image:
@@ -83,9 +79,13 @@ def _picture(image: np.ndarray) -> Image.Image:
 
 def save_png(path: Path, image: np.ndarray) -> None:
     """Write one uint8 image `[h, w, c]`, whole or not at all."""
+    _save(path, _picture(image), "PNG")
+
+
+def _save(path: Path, picture: Image.Image, kind: str, **options) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
-    _picture(image).save(part, format="PNG")
+    picture.save(part, kind, **options)
     part.replace(path)
 
 
