@@ -37,8 +37,9 @@ def measure(settings, repeats: int) -> dict:
     dataset = source.load()
     parts = build.diffusion(settings, source.spec)
     training = build.training(settings, parts)
+    shapes = jax.eval_shape(training.init, jax.random.key(0))
     parallel = devices.data_parallel(
-        training.make_step, settings.parallel, jax.devices(), settings.train.batch_size
+        training.make_step, settings.parallel, jax.devices(), settings.train.batch_size, shapes
     )
     batch = batches(settings, dataset)
     placed = parallel.place_batch(batch(0))

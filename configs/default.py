@@ -14,6 +14,7 @@ def get_config() -> ConfigDict:
             "name": "cifar10",
             "seed": 0,
             "parallel": "jit",
+            "profile": "",
             "data": {
                 "name": "cifar10",
                 "dir": "",
@@ -70,6 +71,10 @@ def get_config() -> ConfigDict:
                 "save_every": 5000,
                 "sample_every": 5000,
                 "keep": 3,
+                "keep_every": 0,
+                "keep_best": 0,
+                "accumulate": 1,
+                "max_skipped": 20,
                 "label_dropout": 0.0,
             },
             "sample": {

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-import optax
 
 from diffusion_jax.config import Config
 from diffusion_jax.core.objective import Model
@@ -174,13 +173,11 @@ class Training(NamedTuple):
     """What a run trains with.
 
     init: `(key) -> state`, a fresh one, jitted.
-    rate: the learning rate as a function of the step.
-    make_step: `(axis_name) -> step`, as `training.devices.data_parallel` takes it.
+    make_step: `(axis_name=, whole=) -> step`, as `training.devices.data_parallel` takes it.
     """
 
     init: Any
-    rate: optax.Schedule
-    make_step: Callable[[str | None], Step]
+    make_step: Callable[..., Step]
 
 
 def training(config: Config, parts: Diffusion) -> Training:
@@ -196,6 +193,13 @@ def training(config: Config, parts: Diffusion) -> Training:
     drawing = timesteps(config, parts)
     return Training(
         init=jax.jit(lambda key: create(parts.init(key), optimizer, drawing)),
-        rate=rate,
-        make_step=partial(make_step, loss(config, parts), drawing, optimizer, config.ema.decay),
+        make_step=partial(
+            make_step,
+            loss(config, parts),
+            drawing,
+            optimizer,
+            rate,
+            config.ema.decay,
+            config.train.accumulate,
+        ),
     )

@@ -48,6 +48,10 @@ RANGES = {
     "train.save_every": (0, math.inf),
     "train.sample_every": (0, math.inf),
     "train.keep": (1, math.inf),
+    "train.keep_every": (0, math.inf),
+    "train.keep_best": (0, math.inf),
+    "train.accumulate": (1, math.inf),
+    "train.max_skipped": (1, math.inf),
     "train.label_dropout": (0.0, 0.999),
     "sample.num": (1, math.inf),
     "sample.batch_size": (1, math.inf),
@@ -92,9 +96,24 @@ def check(config: Config) -> None:
             f"'{config.variance}'; set it to 'learned_range' or config.loss to 'weighted'"
         )
     _check_classes(config)
+    profiled_steps(config)
     if not config.name:
         raise UserError("config.name is empty; it names the run's folder")
     check_settings(UNet(out_channels=1, **config.model))
+
+
+def profiled_steps(config: Config) -> tuple[int, int]:
+    """The first and last step that config.profile asks to trace, 0 and 0 for none.
+
+    Raises:
+        UserError: it is not of the form 100:110.
+    """
+    first, colon, last = config.profile.partition(":")
+    if not config.profile:
+        return 0, 0
+    if not colon or not (first + last).isdecimal() or not 0 < int(first or 0) <= int(last or 0):
+        raise UserError(f"config.profile is '{config.profile}'; write the steps as in 100:110")
+    return int(first), int(last)
 
 
 def _check_classes(config: Config) -> None:

@@ -17,7 +17,18 @@ from diffusion_jax.errors import UserError
 Config = Any  # a ConfigDict, whose fields no type checker can know
 
 DEFAULT = Path(__file__).parents[1] / "configs" / "default.py"
-MAY_CHANGE = ("train.steps", "data.dir", "parallel")
+# What changes no update but for its rounding. So does every key that ends in "_every".
+MAY_CHANGE = (
+    "data.dir",
+    "model.remat",
+    "parallel",
+    "profile",
+    "train.accumulate",
+    "train.keep",
+    "train.keep_best",
+    "train.max_skipped",
+    "train.steps",
+)
 
 
 def load(spec: str, overrides: list[tuple[str, str]]) -> Config:

@@ -13,6 +13,12 @@ class Diverged(Exception):
     exit_code = 3
 
 
+class Unsaved(Exception):
+    """The last state is not on disk: the line says why, and what is (exit code 5)."""
+
+    exit_code = 5
+
+
 def unknown_name(kind: str, name: str, known) -> UserError:
     """The error for a name that is in no table: it lists the names that are."""
     return UserError(f"unknown {kind} '{name}'; known: {', '.join(sorted(known))}")

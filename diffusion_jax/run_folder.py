@@ -1,16 +1,19 @@
 """A run's folder: config.json, metrics.jsonl, tensorboard/, samples/, checkpoints/."""
 
+import fcntl
 import json
 import os
+import socket
 import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 from diffusion_jax import config as configs
 from diffusion_jax.config import Config
 from diffusion_jax.data.dataset import DataSpec
 from diffusion_jax.errors import UserError
+from diffusion_jax.files import replacing
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "ml-collections", "numpy")
 
@@ -37,6 +40,35 @@ def check_writable(folder: Path) -> None:
     place = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
     if not place.is_dir() or not os.access(place, os.W_OK):
         raise UserError(f"cannot write the workdir {folder}: {place} is not a writable folder")
+
+
+def lock(folder: Path) -> IO[str]:
+    """Make the folder this process's own until the file returned is closed, or the process ends.
+
+    Raises:
+        UserError: another process trains there, or the folder cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        file = (folder / ".lock").open("a+")
+    except OSError as error:
+        raise UserError(f"cannot write the workdir {folder}: {error.strerror}") from error
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.seek(0)
+        owner = file.read().strip() or "unknown"
+        file.close()
+        raise UserError(
+            f"{folder} is being trained by another process ({owner}); "
+            "wait for it or choose another --workdir"
+        ) from None
+    except OSError:
+        return file  # a file system without locks: two trainers at once are the user's to avoid
+    file.truncate(0)
+    file.write(f"{os.getpid()} on {socket.gethostname()}")
+    file.flush()
+    return file
 
 
 def check_same(folder: Path, config: Config, data: DataSpec) -> None:
@@ -82,9 +114,8 @@ def begin(folder: Path, config: Config, data: DataSpec, step: int) -> Run:
     }
     try:
         (folder / "samples").mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(".part")
-        part.write_text(json.dumps(record, indent=2, allow_nan=False) + "\n")
-        os.replace(part, path)
+        with replacing(path, durable=True) as file:
+            file.write(json.dumps(record, indent=2, allow_nan=False) + "\n")
     except OSError as error:
         raise UserError(f"cannot write the workdir {folder}: {error.strerror}") from error
     return Run(folder, config, data)

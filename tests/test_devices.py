@@ -58,13 +58,18 @@ def tiny():
     return Tiny(train__batch_size=8, **BOUND)
 
 
+def spread(tiny, mode, devices_used, batch_size=8):
+    shapes = jax.eval_shape(tiny.training.init, jax.random.key(0))
+    return devices.data_parallel(tiny.training.make_step, mode, devices_used, batch_size, shapes)
+
+
 def run(tiny, mode, devices_used, steps=3):
-    parallel = devices.data_parallel(tiny.training.make_step, mode, devices_used, 8)
+    parallel = spread(tiny, mode, devices_used)
     state, losses = parallel.place_state(tiny.state()), []
     for step in range(steps):
         state, metrics = parallel.step(state, parallel.place_batch(tiny.batch(step)))
-        losses.append(float(parallel.single(metrics).loss))
-    return jax.tree.map(np.asarray, parallel.single(state)), losses
+        losses.append(float(parallel.read(metrics).loss))
+    return jax.tree.map(np.asarray, parallel.gather(state)), losses
 
 
 @pytest.fixture(scope="module")
@@ -85,16 +90,35 @@ def test_training_on_four_devices_is_training_on_one(tiny, alone, mode):
 
 @needs_devices
 def test_gradients_are_not_multiplied_by_the_number_of_devices(tiny, alone):
-    parallel = devices.data_parallel(tiny.training.make_step, "pmap", DEVICES, 8)
+    parallel = spread(tiny, "pmap", DEVICES)
     state = parallel.place_state(tiny.state())
     _, metrics = parallel.step(state, parallel.place_batch(tiny.batch(0)))
     start = tiny.state()
     grads, _ = jax.grad(tiny.loss, has_aux=True)(start.params, start.memory, 0, tiny.batch(0))
     norm = np.sqrt(sum(float(np.square(g).sum()) for g in jax.tree.leaves(grads)))
-    np.testing.assert_allclose(parallel.single(metrics).grad_norm, norm, rtol=1e-4)
+    np.testing.assert_allclose(parallel.read(metrics).grad_norm, norm, rtol=1e-4)
 
 
 @needs_devices
 def test_a_batch_that_does_not_divide_is_refused(tiny):
     with pytest.raises(UserError, match="6 does not divide by the 4 devices; nearest: 4 or 8"):
-        devices.data_parallel(tiny.training.make_step, "jit", DEVICES, 6)
+        spread(tiny, "jit", DEVICES, batch_size=6)
+
+
+@needs_devices
+def test_fsdp_splits_parameters_and_optimiser(tiny):
+    """Each device holds a quarter of every array that is large enough to be split."""
+    parallel = spread(tiny, "fsdp", DEVICES)
+    state = parallel.place_state(tiny.state())
+    whole = sum(a.nbytes for a in jax.tree.leaves(state))
+    own = sum(a.addressable_data(0).nbytes for a in jax.tree.leaves(state))
+    large = [a for a in jax.tree.leaves(state) if a.size >= devices.SPLIT_FROM]
+    assert large
+    assert all(a.addressable_data(0).size == a.size // 4 for a in large)
+    assert own == whole - 0.75 * sum(a.nbytes for a in large)
+
+
+def test_the_batch_divides_into_its_parts_on_every_device():
+    devices.check_batch(24, 4, parts=3)
+    with pytest.raises(UserError, match=r"16 .* by the 4 devices times config.train.accumulate 3"):
+        devices.check_batch(16, 4, parts=3)

@@ -11,6 +11,7 @@ PACKAGE = Path(__file__).parent.parent / "diffusion_jax"
 # within the same folder.
 FLOORS = [
     {"errors"},
+    {"files"},
     {"core"},
     {"samplers", "models", "data", "visual"},
     {"training"},
@@ -28,7 +29,7 @@ FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__in
 # Libraries that only one room may know.
 ROOMS = {
     "orbax": {"training/checkpoint.py"},
-    "tensorboardX": {"training/metrics.py"},
+    "tensorboardX": {"training/events.py"},
     "flax": {"models"},
     "tensorflow_datasets": {"data"},
     "grain": {"data"},

@@ -1,4 +1,4 @@
-"""Laws of the training step, the optimiser, the average and the checkpoint."""
+"""Laws of the training step, the optimiser, the average and the metrics."""
 
 import json
 
@@ -10,11 +10,9 @@ import pytest
 from tiny import Tiny
 
 from diffusion_jax.core.keys import Stream, stream_key
-from diffusion_jax.errors import UserError
-from diffusion_jax.training.checkpoint import Checkpoints
 from diffusion_jax.training.metrics import MetricsWriter
 from diffusion_jax.training.optimizer import DECAYS, learning_rate, optimizer
-from diffusion_jax.training.step import ema_decay_at
+from diffusion_jax.training.step import accumulated, ema_decay_at
 
 # Everything the state can hold: a learned variance, and the memory of how t is drawn.
 BOUND = {"loss": "bound", "variance": "learned_range", "timesteps": "importance"}
@@ -30,16 +28,6 @@ def step(tiny):
     return jax.jit(tiny.training.make_step())
 
 
-def advance(tiny, step, state, first, last):
-    for i in range(first, last):
-        state, _ = step(state, tiny.batch(i))
-    return jax.tree.map(np.asarray, state)
-
-
-def assert_same(one, other):
-    jax.tree.map(np.testing.assert_array_equal, one, other)
-
-
 def test_a_step_learns(tiny, step):
     """On one batch whose t and noise are held fixed, every update lowers the loss."""
     batch, state, losses = tiny.batch(0), tiny.state(), []
@@ -50,68 +38,36 @@ def test_a_step_learns(tiny, step):
     assert losses[-1] < 0.9 * losses[0]
 
 
-def test_resuming_is_going_on(tiny, step, tmp_path):
-    """4 steps straight = 2 steps, save, restore elsewhere, 2 steps: every array, bit for bit."""
-    straight = advance(tiny, step, tiny.state(), 0, 4)
-    half = advance(tiny, step, tiny.state(), 0, 2)
-    checkpoints = Checkpoints(tmp_path / "checkpoints", {}, keep=1)
-    checkpoints.save(half)
-    checkpoints.close()
-    reopened = Checkpoints(tmp_path / "checkpoints", {}, keep=1)
-    assert reopened.latest() == 2
-    restored = reopened.restore(2, tiny.state())
-    assert_same(restored, half)
-    assert_same(advance(tiny, step, restored, 2, 4), straight)
+def test_a_bad_update_is_left_out_and_counted(tiny, step):
+    """Not finite: everything stays but the step and the counts. Finite: only the row ends."""
+    batch, good = tiny.batch(0), tiny.state()
+    bad = good._replace(params=jax.tree.map(lambda a: np.full_like(a, np.inf), good.params))
+    first, metrics = step(bad, batch)
+    assert not np.isfinite(metrics.loss)
+    second, metrics = step(first, batch)
+    assert int(second.step) == 2
+    assert jax.tree.map(int, second.skipped) == metrics.skipped == (2, 2)
+    for name in ("params", "ema", "opt_state", "memory"):
+        jax.tree.map(np.testing.assert_array_equal, getattr(second, name), getattr(bad, name))
+    third, metrics = step(second._replace(params=good.params), batch)
+    assert metrics.skipped == third.skipped == (0, 2)
+    assert np.isfinite(metrics.loss)
 
 
-def test_the_average_alone_can_be_restored(tiny, tmp_path):
-    state = tiny.state()._replace(step=np.int32(7))
-    checkpoints = Checkpoints(tmp_path / "checkpoints", {}, keep=1)
-    checkpoints.save(state)
-    assert checkpoints.wait() == 7
-    restored = Checkpoints(tmp_path / "checkpoints", {}).restore_ema(None, state.ema)
-    assert restored.step == 7
-    assert_same(restored.ema, state.ema)
-
-
-def test_parameters_keep_their_meaning(tiny, tmp_path):
-    """Restored under another schedule they would be nonsense: a line says what was changed."""
-    checkpoints = Checkpoints(tmp_path, {"schedule": "linear", "prediction": "eps"}, keep=1)
-    checkpoints.save(tiny.state())
-    checkpoints.close()
-    changed = Checkpoints(tmp_path, {"schedule": "cosine", "prediction": "eps"})
-    line = r"checkpoint 0 in .* trained with the schedule linear; config.json now says cosine"
-    with pytest.raises(UserError, match=line):
-        changed.restore(0, tiny.state())
-    with pytest.raises(UserError, match=line):
-        changed.restore_ema(None, tiny.state().ema)
-
-
-def test_old_checkpoints_go_and_half_made_ones_do_not_count(tiny, tmp_path):
-    folder = tmp_path / "checkpoints"
-    checkpoints = Checkpoints(folder, {}, keep=2)
-    finished = [checkpoints.save(tiny.state()._replace(step=np.int32(n))) for n in (1, 2, 3)]
-    assert finished == [None, 1, 2]
-    assert checkpoints.wait() == 3
-    assert sorted(path.name for path in folder.iterdir()) == ["2", "3"]
-    checkpoints.close()
-    (folder / "9").mkdir()
-    assert Checkpoints(folder, {}).latest() == 3
-    # Nor do they stand in the way of what follows.
-    checkpoints = Checkpoints(folder, {}, keep=2)
-    checkpoints.save(tiny.state()._replace(step=np.int32(6)))
-    assert checkpoints.wait() == 6
-    assert Checkpoints(folder, {}).latest() == 6
-
-
-def test_a_missing_checkpoint_is_named(tiny, tmp_path):
-    checkpoints = Checkpoints(tmp_path / "checkpoints", {}, keep=1)
-    with pytest.raises(UserError, match=r"no checkpoint in .*; train first"):
-        checkpoints.restore_ema(None, tiny.state().ema)
-    checkpoints.save(tiny.state()._replace(step=np.int32(3)))
-    checkpoints.wait()
-    with pytest.raises(UserError, match=r"no checkpoint of step 4 in .*; there are: 3"):
-        checkpoints.restore_ema(4, tiny.state().ema)
+def test_accumulated_gradients_are_the_whole_batchs():
+    """Dropout off: within 1e-6 of the norm; every image keeps its t and noise."""
+    tiny = Tiny(model__dropout=0.0, train__batch_size=8)
+    state, batch = tiny.state(), tiny.batch(0)
+    taken = [
+        jax.jit(accumulated(tiny.loss, count))(state.params, state.memory, state.step, batch)
+        for count in (1, 4)
+    ]
+    ((value, losses), grads), ((their_value, their_losses), theirs) = taken
+    np.testing.assert_allclose(value, their_value, rtol=1e-6)
+    np.testing.assert_array_equal(losses.t, their_losses.t)
+    np.testing.assert_allclose(losses.each, their_losses.each, rtol=1e-5)
+    difference = optax.tree.norm(jax.tree.map(jnp.subtract, grads, theirs))
+    assert difference <= 1e-6 * optax.tree.norm(grads)
 
 
 def test_state_is_not_aliased(tiny):
@@ -149,13 +105,13 @@ def test_the_gradient_is_clipped_before_adam(clip_norm, norm):
 
 
 def test_metrics_after_a_cut_have_every_step_once(tmp_path):
-    writer = MetricsWriter(tmp_path, 0)
+    writer = MetricsWriter(tmp_path, 0, 1)
     for step in (1, 2, 3, 4):
         writer.write(step, loss=float(step))
     writer.close()
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"step": 5, "lo')
-    writer = MetricsWriter(tmp_path, 2)
+    writer = MetricsWriter(tmp_path, 2, 1)
     for step in (3, 4):
         writer.write(step, loss=10.0 * step)
     writer.close()

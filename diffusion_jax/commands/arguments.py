@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import jax
 from absl import logging
 
-from diffusion_jax.errors import Diverged, Stopped, UserError
+from diffusion_jax.errors import Diverged, Stopped, Unsaved, UserError
 
 PREFIX = "--config."
 
@@ -102,10 +103,10 @@ def check_file(path: Path) -> None:
 
 def run(command: Callable[[list[str]], None]) -> None:
     """Run a command and leave the program: errors for a person are one line on stderr."""
-    logging.set_verbosity(logging.ERROR)
+    logging.set_verbosity(logging.FATAL)  # Orbax would log a failed save once more, in 400 lines
     try:
         command(sys.argv[1:])
-    except (UserError, Diverged, Stopped) as error:
+    except (UserError, Diverged, Stopped, Unsaved) as error:
         print(f"error: {error}" if not isinstance(error, Stopped) else error, file=sys.stderr)
         sys.exit(error.exit_code)
     except jax.errors.JaxRuntimeError as error:
@@ -116,7 +117,7 @@ def run(command: Callable[[list[str]], None]) -> None:
         sys.exit(1)
     except KeyboardInterrupt:
         print("interrupted; what was saved before is intact", file=sys.stderr)
-        sys.exit(1)
+        sys.exit(128 + signal.SIGINT)
     except BrokenPipeError:
         # The reader of our output left; there is nobody to tell.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -32,6 +32,7 @@ from diffusion_jax.data.transforms import to_unit_range
 from diffusion_jax.errors import Diverged, UserError
 from diffusion_jax.evaluation import likelihood, report
 from diffusion_jax.evaluation.parts import Parts, fingerprint, measured
+from diffusion_jax.files import replacing
 from diffusion_jax.training import devices
 
 # What a run may be evaluated with other than it was trained with.
@@ -235,9 +236,8 @@ def _predictions(run: run_folder.Run, parts: build.Diffusion, seed: int, params,
 
 
 def _write(out: Path, result: dict[str, Any]) -> None:
-    part = out.with_name(out.name + ".part")
-    part.write_text(json.dumps(result, indent=2, allow_nan=False) + "\n")
-    part.replace(out)
+    with replacing(out) as file:
+        file.write(json.dumps(result, indent=2, allow_nan=False) + "\n")
 
 
 def _summary(split: str, result: dict[str, Any]) -> str:

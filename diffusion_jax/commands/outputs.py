@@ -10,6 +10,7 @@ import numpy as np
 from diffusion_jax.commands.arguments import check_file
 from diffusion_jax.errors import UserError
 from diffusion_jax.evaluation.generate import Generated
+from diffusion_jax.files import replacing
 from diffusion_jax.visual.images import grid, labelled_grid, save_png, to_uint8
 
 PICTURES = (".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".npy")
@@ -41,10 +42,8 @@ class Whole:
             labels = np.concatenate(self._labels) if self._labels else None
             save_png(self.path, grid(images) if labels is None else labelled_grid(images, labels))
             return
-        part = self.path.with_name(self.path.name + ".part")
-        with part.open("wb") as file:
+        with replacing(self.path, "wb") as file:
             np.savez(file, arr_0=images)
-        part.replace(self.path)
 
 
 class Folder:
@@ -68,9 +67,8 @@ class Folder:
     def add(self, batch: Generated) -> None:
         """Write a batch, each image whole or not at all."""
         if not self._note.exists():
-            part = self._note.with_suffix(".part")
-            part.write_text(json.dumps(self._identity, indent=2, sort_keys=True) + "\n")
-            part.replace(self._note)
+            with replacing(self._note) as file:
+                file.write(json.dumps(self._identity, indent=2, sort_keys=True) + "\n")
         for i, image in zip(batch.index, to_uint8(batch.images), strict=True):
             save_png(self.path / _name(i), image)
 

@@ -1,5 +1,7 @@
 """From a run's folder to a state on the devices."""
 
+import sys
+
 import jax
 
 from diffusion_jax import build, run_folder
@@ -25,7 +27,7 @@ def restore_raw(
     checkpoints, init = _open(run, parts), build.training(run.config, parts).init
     like = _on(layout, jax.eval_shape(init, stream_key(run.config.seed, Stream.INIT)))
     state = checkpoints.restore(checkpoints.find(step), like)
-    return TrainState(state.step, None, state.params, None, None)
+    return state._replace(params=None, ema=state.params, opt_state=None, memory=None, skipped=None)
 
 
 def _on(layout: Shardings, shapes):
@@ -37,4 +39,9 @@ def _on(layout: Shardings, shapes):
 def _open(run: run_folder.Run, parts: build.Diffusion) -> Checkpoints:
     if not run.checkpoints.is_dir():
         raise UserError(f"no checkpoint in {run.folder}; train first")
-    return Checkpoints(run.checkpoints, build.about(run.config, parts))
+    return Checkpoints(run.checkpoints, build.about(run.config, parts), warn=warn)
+
+
+def warn(line: str) -> None:
+    """Tell a person, on stderr, of something that does not stop the program."""
+    print(f"warning: {line}", file=sys.stderr, flush=True)

@@ -7,10 +7,11 @@ from tqdm import tqdm
 
 
 class Training:
-    """Progress of a training run, written to stdout."""
+    """Progress of a training run, written to stdout, or nowhere where `quiet`."""
 
-    def __init__(self, steps: int, start: int):
+    def __init__(self, steps: int, start: int, quiet: bool = False):
         self._steps, self._start, self._began = steps, start, time.perf_counter()
+        self._quiet = quiet
         self._at = start
         self._bar = tqdm(
             total=steps,
@@ -18,11 +19,13 @@ class Training:
             unit="step",
             file=sys.stdout,
             dynamic_ncols=True,
-            disable=not sys.stdout.isatty(),
+            disable=quiet or not sys.stdout.isatty(),
         )
 
     def line(self, text: str) -> None:
         """Say one thing, above the bar if there is one."""
+        if self._quiet:
+            return
         self._bar.write(text, file=sys.stdout)
         sys.stdout.flush()
 

@@ -2,90 +2,106 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import jax
 import numpy as np
 
-from diffusion_jax import build, build_sampling, config, run_folder
-from diffusion_jax.checks import check
+from diffusion_jax import build, config, run_folder
+from diffusion_jax.checks import check, profiled_steps
 from diffusion_jax.commands import cache
-from diffusion_jax.commands.arguments import Parser, as_path, named, split_overrides
+from diffusion_jax.commands.arguments import Parser, as_path, integer, named, split_overrides
+from diffusion_jax.commands.progress_grid import make_draw
+from diffusion_jax.commands.restore import warn
 from diffusion_jax.commands.terminal import Training
+from diffusion_jax.commands.verify import verify
 from diffusion_jax.core.keys import Stream, stream_key
 from diffusion_jax.data.batches import batch_indices
 from diffusion_jax.data.dataset import Dataset, Source
-from diffusion_jax.evaluation.generate import make_generate
+from diffusion_jax.errors import UserError
 from diffusion_jax.models.network import parameter_count
-from diffusion_jax.training import devices, loop
-from diffusion_jax.training.checkpoint import Checkpoints, newest_step
+from diffusion_jax.training import cluster, devices, loop, step_folders
+from diffusion_jax.training.checkpoint import Checkpoints
 from diffusion_jax.training.metrics import MetricsWriter
+from diffusion_jax.training.profiler import Profiler
 from diffusion_jax.training.step import Batch
-from diffusion_jax.visual.images import grid, labelled_grid, save_png, to_uint8
+from diffusion_jax.training.tools import Plan, Tools
 
 DEFAULT = config.DEFAULT.with_name("digits.py")
 
 
 def main(arguments: list[str]) -> None:
     """Train, or go on training, the run that the arguments describe."""
-    settings, workdir = _parse(arguments)
+    given, overrides = _parse(arguments)
+    if given.verify:
+        if given.workdir is None:
+            raise UserError("--verify needs the run's folder; add --workdir=RUN")
+        return verify(given.workdir)
+    settings, workdir = _settings(given, overrides)
     check(settings)
     run_folder.check_writable(workdir)
-    devices.check_batch(settings.train.batch_size, jax.device_count())
+    cluster.join(given.coordinator, given.num_processes, given.process_id)
+    size, parts = settings.train.batch_size, settings.train.accumulate
+    devices.check_batch(size, jax.device_count(), parts)
     cache.enable()
+    _train(settings, workdir)
+
+
+def _train(settings, workdir: Path) -> None:
     source = build.source(settings)
     parts = build.diffusion(settings, source.spec)
     training = build.training(settings, parts)
-    parallel = devices.data_parallel(
-        training.make_step, settings.parallel, jax.devices(), settings.train.batch_size
-    )
     folder = workdir / "checkpoints"
-    done = newest_step(folder)
-    if done is not None:  # a run that saved nothing has nothing to lose
-        run_folder.check_same(workdir, settings, source.spec)
-    if done is not None and done >= settings.train.steps:
-        print(f"{workdir} is finished: {done} steps are done; nothing to do")
-        return
-    dataset, state, parallel = _prepare(settings, source, training, parallel)
-    print(_first_line(settings, source.size, parts, state.params), flush=True)
-    run = run_folder.begin(workdir, settings, source.spec, done or 0)
     with ExitStack() as stack:
-        about = build.about(settings, parts)
-        checkpoints = Checkpoints(folder, about, keep=settings.train.keep)
+        if cluster.is_first():
+            stack.callback(run_folder.lock(workdir).close)
+        done = _newest(folder)
+        if done is not None:  # a run that saved nothing has nothing to lose
+            run_folder.check_same(workdir, settings, source.spec)
+        if done is not None and done >= settings.train.steps:
+            print(f"{workdir} is finished: {done} steps are done; nothing to do")
+            return
+        dataset, draw, parallel = _prepare(settings, source, training)
+        if cluster.is_first():
+            step_folders.set_aside(folder, done)
+            run_folder.begin(workdir, settings, source.spec, done or 0)
+            print(_first_line(settings, source.size, parts, parallel.state.params), flush=True)
+        checkpoints = Checkpoints(folder, build.about(settings, parts), _keep(settings), warn)
         stack.callback(checkpoints.close)
-        if done is not None:
-            state = checkpoints.restore(done, state)
+        state = draw() if done is None else checkpoints.restore(done, parallel.state)
+        if done is not None and cluster.is_first():
             print(f"resuming {workdir} after step {done}", flush=True)
-        metrics = MetricsWriter(workdir, int(state.step))
-        stack.callback(metrics.close)
-        report = Training(settings.train.steps, int(state.step))
-        stack.callback(report.close)
-        tools = loop.Tools(
-            parallel=parallel,
-            batch=batches(settings, dataset),
-            learning_rate=training.rate,
-            checkpoints=checkpoints,
-            metrics=metrics,
-            sample=_sampler(settings, parts, run),
-            report=report,
-        )
+        tools = _tools(settings, workdir, parts, parallel, dataset, checkpoints, done or 0, stack)
         loop.train(state, _plan(settings), tools)
-    print(f"done: checkpoint {folder / str(settings.train.steps)}; next:")
-    print(f"  python sample.py --workdir={workdir}")
+    if cluster.is_first():
+        print(f"done: checkpoint {folder / str(settings.train.steps)}; next:")
+        print(f"  python sample.py --workdir={workdir}")
 
 
-def _prepare(settings, source: Source, training: build.Training, parallel: devices.Parallel):
-    """Read the data, draw the parameters and compile the step, side by side."""
+def _newest(folder: Path) -> int | None:
+    """The step to go on after: what the first process finds, on all."""
+    found = step_folders.newest_good(folder, warn) if cluster.is_first() else None
+    said = cluster.first_says("" if found is None else str(found))
+    return int(said) if said else None
+
+
+def _prepare(settings, source: Source, training: build.Training):
+    """Read the data and compile the step and the drawing of the first state, side by side."""
     key, size = stream_key(settings.seed, Stream.INIT), settings.train.batch_size
-    images = jax.ShapeDtypeStruct((size, *source.shape), np.uint8)
-    number = jax.ShapeDtypeStruct((size,), np.int32)
+    own = size // jax.process_count()
+    images = jax.ShapeDtypeStruct((own, *source.shape), np.uint8)
+    number = jax.ShapeDtypeStruct((own,), np.int32)
     with ThreadPoolExecutor() as background:
         reading = background.submit(source.load)
-        drawing = training.init.lower(key)
-        shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), drawing.out_info)
-        compiling = background.submit(parallel.compile, shapes, Batch(images, number, number))
-        state = drawing.compile()(key)
-        return reading.result(), state, compiling.result()
+        shapes = jax.eval_shape(training.init, key)
+        parallel = devices.data_parallel(
+            training.make_step, settings.parallel, jax.devices(), size, shapes
+        )
+        compiling = background.submit(parallel.compile, Batch(images, number, number))
+        places = jax.tree.map(lambda a: a.sharding, parallel.state)
+        drawing = jax.jit(training.init, out_shardings=places).lower(key).compile()
+        return reading.result(), partial(drawing, key), compiling.result()
 
 
 def _parse(arguments: list[str]):
@@ -97,27 +113,66 @@ def _parse(arguments: list[str]):
         "--config", type=named, metavar="FILE[:VARIANT]", help=f"default: configs/{DEFAULT.name}"
     )
     parser.add_argument("--workdir", type=as_path, help="the run's folder; default: runs/NAME")
+    parser.add_argument(
+        "--verify", action="store_true", help="only check the run's checkpoints against their sums"
+    )
+    several = parser.add_argument_group("several processes, where JAX does not find them by itself")
+    several.add_argument("--coordinator", metavar="HOST:PORT", help="where process 0 listens")
+    several.add_argument("--num_processes", type=integer)
+    several.add_argument("--process_id", type=integer, help="0 to num_processes - 1")
     parser.epilog = "Any key of the config: --config.key=value, e.g. --config.train.steps=100"
-    given = parser.parse_args(rest)
+    return parser.parse_args(rest), overrides
+
+
+def _settings(given, overrides):
     if given.config is None:
         print(f"no --config given: training configs/{DEFAULT.name}", flush=True)
     settings = config.load(given.config or str(DEFAULT), overrides)
     return settings, given.workdir or Path("runs") / settings.name
 
 
-def _plan(settings) -> loop.Plan:
+def _plan(settings) -> Plan:
     part = settings.train
-    return loop.Plan(
-        part.steps, part.batch_size, part.log_every, part.save_every, part.sample_every
+    every = part.log_every, part.save_every, part.sample_every
+    return Plan(part.steps, part.batch_size, *every, part.max_skipped)
+
+
+def _keep(settings) -> step_folders.Keep:
+    part = settings.train
+    return step_folders.Keep(part.keep, part.keep_every, part.keep_best)
+
+
+def _tools(settings, workdir, parts, parallel, dataset, checkpoints, done, stack: ExitStack):
+    first = cluster.is_first()
+    metrics = None
+    if first:
+        metrics = MetricsWriter(workdir, done, settings.train.log_every)
+        stack.callback(metrics.close)
+    report = Training(settings.train.steps, done, quiet=not first)
+    stack.callback(report.close)
+    profiler = Profiler(workdir / "profile", *profiled_steps(settings))
+    stack.callback(profiler.close)
+    draw = make_draw(settings, parts, workdir / "samples")
+    return Tools(
+        parallel=parallel,
+        batch=batches(settings, dataset),
+        checkpoints=checkpoints,
+        metrics=metrics,
+        sample=draw if first else lambda *_: None,
+        report=report,
+        profiler=profiler,
+        vote=devices.voting(jax.devices()),
+        first_says=cluster.first_says,
     )
 
 
 def _first_line(settings, size: int, parts: build.Diffusion, params) -> str:
     h, w, c = parts.data.shape
-    count = jax.device_count()
+    count, processes = jax.device_count(), jax.process_count()
     kind = jax.devices()[0].device_kind
     return (
-        f"devices: {count} x {kind} ({settings.parallel}) | "
+        f"devices: {count} x {kind} ({settings.parallel}"
+        f"{f', {processes} processes' if processes > 1 else ''}) | "
         f"parameters: {parameter_count(params):,} | "
         f"data: {settings.data.name}, {size:,} images {h}x{w}x{c} in {parts.data.levels} levels | "
         f"batch per device: {settings.train.batch_size // count}"
@@ -125,38 +180,17 @@ def _first_line(settings, size: int, parts: build.Diffusion, params) -> str:
 
 
 def batches(settings, dataset: Dataset):
-    """The host's side of the data: `(step) -> Batch`, a pure function of the seed and the step."""
+    """The host's side of the data: `(step) -> Batch`, a pure function of the seed and the step.
+
+    It is this process's share of the batch, an equal slice by the process's number.
+    """
     size, count = settings.train.batch_size, len(dataset.images)
+    share = size // jax.process_count()
     position = np.arange(size, dtype=np.int32)
+    own = slice(jax.process_index() * share, (jax.process_index() + 1) * share)
 
     def batch(step: int) -> Batch:
-        index = batch_indices(settings.seed, step, size, count)
-        return Batch(dataset.images[index], dataset.labels[index], position)
+        index = batch_indices(settings.seed, step, size, count)[own]
+        return Batch(dataset.images[index], dataset.labels[index], position[own])
 
     return batch
-
-
-class _Cut(Exception):
-    """A grid was given up, because the run is to stop."""
-
-
-def _sampler(settings, parts: build.Diffusion, run: run_folder.Run):
-    """Draw a grid: `(state, stopping) -> path or None`, compiled at its first call."""
-    num, layout = settings.sample.num, devices.shardings(jax.devices())
-    generate = make_generate(build_sampling.method(settings, parts), layout, num)
-
-    def sample(state, stopping) -> str | None:
-        def progress(done: float) -> None:
-            if stopping():
-                raise _Cut
-
-        try:
-            (drawn,) = generate(state.ema, settings.seed, [range(num)], progress)
-        except _Cut:
-            return None
-        path = run.folder / "samples" / f"step_{int(state.step):07d}.png"
-        images = to_uint8(drawn.images)
-        save_png(path, grid(images) if drawn.label is None else labelled_grid(images, drawn.label))
-        return str(path)
-
-    return sample

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from diffusion_jax.evaluation.likelihood import Images, Measure
+from diffusion_jax.files import replacing
 
 
 def fingerprint(settings: dict[str, Any], *trees: Any) -> str:
@@ -39,10 +40,8 @@ class Parts:
     def save(self, name: str, arrays: dict[str, np.ndarray]) -> None:
         """Write the arrays of one batch, whole or not at all."""
         path = self._folder / f"{name}.npz"
-        part = path.with_name(path.name + ".part")
-        with part.open("wb") as file:
+        with replacing(path, "wb") as file:
             np.savez(file, **arrays)  # pyright: ignore[reportArgumentType]
-        part.replace(path)
 
     def remove(self) -> None:
         """The evaluation is done: its result is elsewhere."""

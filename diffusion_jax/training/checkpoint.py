@@ -1,92 +1,114 @@
 """Checkpoints on disk: the only file that knows Orbax."""
 
+import json
 import shutil
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
 from diffusion_jax.errors import UserError
+from diffusion_jax.files import replacing
+from diffusion_jax.training import manifest, step_folders
 from diffusion_jax.training.state import TrainState
+from diffusion_jax.training.step_folders import Keep
 
-# The average is an item of its own, so that sampling reads nothing else.
-ITEMS = ("state", "ema")
+
+class Outcome(NamedTuple):
+    """How a save ended: with everything on disk, or with the reason why not."""
+
+    step: int
+    error: str | None
 
 
 class Checkpoints:
     """The folder `checkpoints/<step>/` of one run; `save` returns before the data is on disk.
 
+    A step counts once its manifest is there, which is written last.
+
     Args:
         about: what the parameters mean, as short texts; saved with them, compared on restoring.
-        keep: how many to keep; None opens the folder for reading.
+        keep: which to keep; None opens the folder for reading.
+        warn: told, in one line each, of checkpoints that are damaged.
     """
 
-    def __init__(self, folder: Path, about: dict[str, str], keep: int | None = None):
-        self._folder, self._about = folder, about
-        if keep is not None:
-            self._set_incomplete_aside()
-        options = ocp.CheckpointManagerOptions(
-            max_to_keep=keep, create=keep is not None, step_prefix=None
-        )
-        self._manager = ocp.CheckpointManager(
-            folder.resolve(), options=options, item_names=(*ITEMS, "about")
-        )
-        self._pending: int | None = None
+    def __init__(
+        self,
+        folder: Path,
+        about: dict[str, str],
+        keep: Keep | None = None,
+        warn: Callable[[str], None] = lambda line: None,
+    ):
+        self._folder, self._about, self._keep, self._warn = folder.absolute(), about, keep, warn
+        self._orbax = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler())
+        self._background = ThreadPoolExecutor(1)
+        self._pending: tuple[int, Future] | None = None
 
-    def save(self, state: TrainState) -> int | None:
-        """Start to save; first wait for the save before it, and return the step of that one."""
-        finished = self.wait()
+    def save(self, state: TrainState, loss: float | None = None) -> Outcome | None:
+        """Start to save; first wait for the save before it, and return how that one ended.
+
+        `state` may be used up afterwards. What goes wrong shows in the outcome, never here.
+
+        Args:
+            loss: by which `keep` finds the best.
+        """
+        before = self.wait()
         step = int(state.step)
-        accepted = self._manager.save(
-            step,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardSave(state._replace(ema=None)._asdict()),
-                ema=ocp.args.StandardSave(state.ema),
-                about=ocp.args.JsonSave(self._about),
-            ),
-        )
-        if not accepted:
-            raise RuntimeError(f"{self._folder} did not take the checkpoint of step {step}")
-        self._pending = step
-        return finished
+        done: Future = Future()
+        try:
+            self._orbax.save(self._folder / str(step), _items(state, ocp.args.StandardSave))
+            note = {"about": self._about, "loss": loss, "tree": described(state)}
+            done = self._background.submit(self._finish, step, note)
+        except Exception as error:  # Orbax reports a full disk by whatever it runs into
+            done.set_exception(error)
+        self._pending = step, done
+        return before
 
-    def wait(self) -> int | None:
-        """Wait until the last save is on disk; return its step, None if nothing was under way."""
-        finished, self._pending = self._pending, None
-        self._manager.wait_until_finished()
-        return finished
+    def _finish(self, step: int, note: dict[str, Any]) -> None:
+        self._orbax.wait_until_finished()
+        if jax.process_index() > 0:
+            return
+        with replacing(self._folder / str(step) / step_folders.RECORD) as file:
+            json.dump(note, file, indent=1)
+        manifest.write(self._folder / str(step))
+        if self._keep is not None:
+            step_folders.prune(self._folder, self._keep)
 
-    def finished(self) -> int | None:
-        """The step of the last save if it has reached the disk by now; does not wait."""
-        return None if self._manager.is_saving_in_progress() else self.wait()
+    def wait(self) -> Outcome | None:
+        """Wait until the last save is on disk; None if nothing was under way."""
+        if self._pending is None:
+            return None
+        step, done = self._pending
+        error = done.exception()
+        self._pending = None
+        if error is None:
+            return Outcome(step, None)
+        if jax.process_index() == 0:  # its leftovers take the room that the next one needs
+            for path in self._folder.glob(f"{step}.orbax-checkpoint-tmp*"):
+                shutil.rmtree(path, ignore_errors=True)
+        return Outcome(step, _reason(error))
+
+    def finished(self) -> Outcome | None:
+        """How the last save ended if it has by now; does not wait."""
+        return self.wait() if self._pending is not None and self._pending[1].done() else None
 
     def latest(self) -> int | None:
-        """The newest step whose save was completed, None if there is none."""
-        return newest_step(self._folder)
-
-    def _set_incomplete_aside(self) -> None:
-        """Rename half-made step folders: Orbax would count them and then refuse earlier steps."""
-        for path in _step_folders(self._folder):
-            if not _is_complete(path):
-                aside = path.with_name(f"incomplete-{path.name}")
-                shutil.rmtree(aside, ignore_errors=True)
-                path.rename(aside)
+        """The newest step that is whole, None if there is none."""
+        return step_folders.newest_good(self._folder, self._warn)
 
     def restore(self, step: int, like: TrainState) -> TrainState:
         """The state saved at `step`, on the devices and in the shapes of `like`.
 
         Raises:
-            UserError: the parameters mean something else by now.
+            UserError: the parameters mean something else by now, or have other shapes or types.
         """
-        self._check_meaning(step)
-        restored = self._manager.restore(
-            step,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardRestore(_abstract(like._replace(ema=None)._asdict())),
-                ema=ocp.args.StandardRestore(_abstract(like.ema)),
-            ),
+        self._check(step, like)
+        restored = self._orbax.restore(
+            self._folder / str(step), _items(_abstract(like), ocp.args.StandardRestore)
         )
         return TrainState(**{**restored["state"], "ema": restored["ema"]})
 
@@ -97,58 +119,81 @@ class Checkpoints:
             UserError: there is no such checkpoint, or its parameters mean something else by now.
         """
         found = self.find(step)
-        self._check_meaning(found)
+        state = TrainState(np.int32(found), None, like, None, None, None)
+        self._check(found, state)
         args = ocp.args.Composite(ema=ocp.args.StandardRestore(_abstract(like)))
-        ema = self._manager.restore(found, args=args)["ema"]
-        return TrainState(np.int32(found), None, ema, None, None)
+        restored = self._orbax.restore(self._folder / str(found), args)
+        return state._replace(ema=restored["ema"])
 
     def find(self, step: int | None) -> int:
-        """The given step, or the newest.
+        """The given step, or the newest that is whole.
 
         Raises:
-            UserError: there is no such checkpoint.
+            UserError: there is no such checkpoint, or it is damaged.
         """
-        known = complete_steps(self._folder)
-        found = max(known, default=None) if step is None else step
+        known = step_folders.complete(self._folder)
+        found = self.latest() if step is None else step
         if found not in known:
             what = "no checkpoint" if step is None else f"no checkpoint of step {step}"
             there = f"there are: {', '.join(map(str, known))}" if known else "train first"
             raise UserError(f"{what} in {self._folder}; {there}")
+        wrong = step is not None and step_folders.damage(self._folder, step)
+        if wrong:
+            raise UserError(f"checkpoint {step} in {self._folder} is damaged: {wrong}")
         return found
 
-    def _check_meaning(self, step: int) -> None:
-        saved = self._manager.restore(step, args=ocp.args.Composite(about=ocp.args.JsonRestore()))[
-            "about"
-        ]
+    def _check(self, step: int, like: TrainState) -> None:
+        note = step_folders.record(self._folder, step)
+        where = f"checkpoint {step} in {self._folder}"
         for key, now in self._about.items():
-            if saved.get(key) != now:
+            if note["about"].get(key) != now:
                 raise UserError(
-                    f"checkpoint {step} in {self._folder} was trained with the {key} "
-                    f"{saved.get(key)}; config.json now says {now}; restore config.json"
+                    f"{where} was trained with the {key} "
+                    f"{note['about'].get(key)}; config.json now says {now}; restore config.json"
                 )
+        changed = first_difference(note["tree"], described(like))
+        if changed:
+            raise UserError(f"{where} is of another network or optimiser: {changed}")
 
     def close(self) -> None:
         """Wait for the last save and let go of the folder."""
-        self._manager.close()
+        self._background.shutdown()
+        self._orbax.close()
+
+
+def described(state: TrainState) -> dict[str, str]:
+    """Type and shape of every array in a state by its path, as in 'params/conv_in/bias'."""
+    leaves = jax.tree_util.tree_leaves_with_path(state)
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): f"{a.dtype}{list(np.shape(a))}"
+        for path, a in leaves
+    }
+
+
+def first_difference(saved: dict[str, str], now: dict[str, str]) -> str | None:
+    """The first array that is not in a checkpoint as it is wanted, None if all are.
+
+    Groups that are not wanted at all, such as the optimiser's in sampling, are not compared.
+    """
+    wanted = {path.split("/")[0] for path in now}
+    saved = {path: kind for path, kind in saved.items() if path.split("/")[0] in wanted}
+    for path in {**now, **saved}:
+        there, here = saved.get(path, "missing"), now.get(path, "missing")
+        if there != here:
+            return f"{path} is {there} there and {here} here"
+    return None
+
+
+def _items(state: TrainState, kind: Callable) -> ocp.args.Composite:
+    # The average is an item of its own, so that sampling reads nothing else.
+    return ocp.args.Composite(state=kind(state._replace(ema=None)._asdict()), ema=kind(state.ema))
 
 
 def _abstract(tree: Any) -> Any:
     return jax.tree.map(ocp.utils.to_shape_dtype_struct, tree)
 
 
-def complete_steps(folder: Path) -> list[int]:
-    """The steps in a run's checkpoint folder whose saves were completed, in order."""
-    return sorted(int(path.name) for path in _step_folders(folder) if _is_complete(path))
-
-
-def newest_step(folder: Path) -> int | None:
-    """The last of `complete_steps`, None if there is none; the folder need not exist."""
-    return max(complete_steps(folder), default=None)
-
-
-def _step_folders(folder: Path) -> list[Path]:
-    return [path for path in folder.glob("*") if path.name.isdigit()]
-
-
-def _is_complete(path: Path) -> bool:
-    return all((path / item / "_METADATA").exists() for item in ITEMS)
+def _reason(error: BaseException) -> str:
+    """The end of a message is what the system said; Orbax puts its own paths before it."""
+    text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return text.rsplit(": ", 1)[-1].removesuffix("]").split(" [os_error_code")[0]

@@ -1,4 +1,4 @@
-"""How a step is spread over devices: `jit` over a mesh, or `pmap`."""
+"""How a step is spread over devices: `jit` over a mesh, parameters whole or split, or `pmap`."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -10,7 +10,8 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from diffusion_jax.errors import UserError
 
-AXIS = "data"
+AXES = ("data", "fsdp")
+SPLIT_FROM = 4096  # elements; smaller arrays are not worth a message each
 
 
 class Shardings(NamedTuple):
@@ -20,102 +21,178 @@ class Shardings(NamedTuple):
     split: NamedSharding
 
 
-def shardings(devices: Sequence[Any]) -> Shardings:
-    """The two shardings of a mesh of all `devices` along one axis."""
-    mesh = jax.make_mesh((len(devices),), (AXIS,), (AxisType.Auto,), devices=devices)
-    return Shardings(NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec(AXIS)))
+def shardings(devices: Sequence[Any], fsdp: int = 1) -> Shardings:
+    """The two shardings of a mesh of all `devices`: its axis `fsdp` has so many, `data` the rest.
+
+    A batch is split over both axes.
+    """
+    shape = (len(devices) // fsdp, fsdp)
+    mesh = jax.make_mesh(shape, AXES, (AxisType.Auto, AxisType.Auto), devices=devices)
+    return Shardings(NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec(AXES)))
+
+
+def split_parameter(layout: Shardings, shape: Sequence[int]) -> NamedSharding:
+    """Split the longest side that the axis `fsdp` divides; a small array stays whole."""
+    mesh = layout.replicated.mesh
+    count = mesh.shape["fsdp"]
+    sides = [side for side in shape if side % count == 0]
+    if count == 1 or not sides or np.prod(shape) < SPLIT_FROM:
+        return layout.replicated
+    axis = tuple(shape).index(max(sides))
+    return NamedSharding(mesh, PartitionSpec(*[None] * axis, "fsdp"))
 
 
 class Parallel(NamedTuple):
     """A step on all devices and the ways in and out of it.
 
-    place_state: host or device state -> state as `step` takes it.
-    place_batch: host batch, first axis the whole batch -> batch as `step` takes it.
+    state: the shapes of a state with where its arrays are drawn or restored to.
+    place_state: a state that lives there, or on the host -> state as `step` takes it.
+    place_batch: this process's share of a batch, on the host -> batch as `step` takes it.
     step: `(state, batch) -> (state, metrics)`; the state passed in is used up.
-    single: placed state or metrics -> the same tree, one copy of each array.
-    shapes: shapes of a host state and batch -> those of the placed ones.
+    single: placed state -> the same tree without copies of its arrays; may be split over devices.
+    gather: any part of a placed state -> the same tree, whole on this process; called by all.
+    read: metrics -> the same tree in NumPy; waits for them.
+    shapes: shapes of a process's batch -> those of the placed state and batch.
     """
 
+    state: Any
     place_state: Callable[[Any], Any]
     place_batch: Callable[[Any], Any]
     step: Any
     single: Callable[[Any], Any]
-    shapes: Callable[[Any, Any], tuple[Any, Any]]
+    gather: Callable[[Any], Any]
+    read: Callable[[Any], Any]
+    shapes: Callable[[Any], tuple[Any, Any]]
 
-    def compile(self, state: Any, batch: Any) -> "Parallel":
-        """The same with its step compiled ahead, for a state and a batch of these shapes."""
-        return self._replace(step=self.step.lower(*self.shapes(state, batch)).compile())
+    def compile(self, batch: Any) -> "Parallel":
+        """The same with its step compiled ahead, for a process's batch of these shapes."""
+        return self._replace(step=self.step.lower(*self.shapes(batch)).compile())
 
 
-def _jit(make_step: Callable, devices: Sequence[Any]) -> Parallel:
-    replicated, split = shardings(devices)
-    return Parallel(
-        place_state=lambda tree: jax.device_put(tree, replicated),
-        place_batch=lambda tree: jax.device_put(tree, split),
-        step=jax.jit(
-            make_step(axis_name=None),
-            in_shardings=(replicated, split),
-            out_shardings=(replicated, replicated),
-            donate_argnums=0,
-        ),
-        single=lambda tree: tree,
-        shapes=lambda state, batch: (state, batch),
+def _on(shapes: Any, places: Any) -> Any:
+    return jax.tree.map(
+        lambda a, place: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=place), shapes, places
     )
 
 
-def _pmap(make_step: Callable, devices: Sequence[Any]) -> Parallel:
-    _, split = shardings(devices)
-    count = len(devices)
+def _jit(make_step: Callable, devices: Sequence[Any], shapes: Any, fsdp: int = 1) -> Parallel:
+    layout = shardings(devices, fsdp)
+    replicated, split = layout
+    places = jax.tree.map(lambda a: split_parameter(layout, a.shape), shapes)
+    gather = jax.jit(lambda tree: tree, out_shardings=replicated)
+    # Split parameters are put together for the network alone; their gradients are split again.
+    whole = partial(jax.lax.with_sharding_constraint, shardings=replicated)
+    state = _on(shapes, places)
+
+    def placed(batch):
+        def rows(a):
+            return jax.ShapeDtypeStruct(
+                (a.shape[0] * jax.process_count(), *a.shape[1:]), a.dtype, sharding=split
+            )
+
+        return state, jax.tree.map(rows, batch)
+
+    return Parallel(
+        state=state,
+        place_state=lambda tree: jax.device_put(tree, places),
+        place_batch=partial(jax.tree.map, partial(jax.make_array_from_process_local_data, split)),
+        step=jax.jit(
+            make_step(**{"whole": whole} if fsdp > 1 else {}),
+            in_shardings=(places, split),
+            out_shardings=(places, replicated),
+            donate_argnums=0,
+        ),
+        single=lambda tree: tree,
+        gather=lambda tree: jax.tree.map(lambda a: a.addressable_data(0), gather(tree)),
+        read=partial(jax.tree.map, np.asarray),
+        shapes=placed,
+    )
+
+
+def _fsdp(make_step: Callable, devices: Sequence[Any], shapes: Any) -> Parallel:
+    return _jit(make_step, devices, shapes, fsdp=len(devices))
+
+
+def _pmap(make_step: Callable, devices: Sequence[Any], shapes: Any) -> Parallel:
+    replicated, split = shardings(devices)
+    axis, count = AXES[0], len(devices)
 
     def replicate(a):
         return jax.device_put(np.broadcast_to(np.asarray(a), (count, *np.shape(a))), split)
 
-    def shapes(state, batch):
+    def placed(batch):
         def rows(a, each):
             return jax.ShapeDtypeStruct((count, *each), a.dtype)
 
         return (
-            jax.tree.map(lambda a: rows(a, a.shape), state),
+            jax.tree.map(lambda a: rows(a, a.shape), shapes),
             jax.tree.map(lambda a: rows(a, (a.shape[0] // count, *a.shape[1:])), batch),
         )
 
     def share(a):
         return jax.device_put(np.reshape(a, (count, -1, *np.shape(a)[1:])), split)
 
+    def first(a):
+        return a[0]
+
     return Parallel(
+        state=_on(shapes, jax.tree.map(lambda _: replicated, shapes)),
         place_state=partial(jax.tree.map, replicate),
         place_batch=partial(jax.tree.map, share),
-        step=jax.pmap(make_step(axis_name=AXIS), axis_name=AXIS, devices=devices, donate_argnums=0),
-        single=partial(jax.tree.map, lambda a: a[0]),
-        shapes=shapes,
+        step=jax.pmap(make_step(axis_name=axis), axis_name=axis, devices=devices, donate_argnums=0),
+        single=partial(jax.tree.map, first),
+        gather=partial(jax.tree.map, first),
+        read=partial(jax.tree.map, lambda a: np.asarray(a.addressable_data(0))[0]),
+        shapes=placed,
     )
 
 
-MODES = {"jit": _jit, "pmap": _pmap}
+MODES = {"jit": _jit, "fsdp": _fsdp, "pmap": _pmap}
 
 
 def data_parallel(
-    make_step: Callable, mode: str, devices: Sequence[Any], batch_size: int
+    make_step: Callable, mode: str, devices: Sequence[Any], batch_size: int, shapes: Any
 ) -> Parallel:
     """Spread a step over `devices`, each with an equal share of the batch.
 
     Args:
-        make_step: `(axis_name) -> step`, see `training.step.make_step`.
-        mode: a name in `MODES`.
+        make_step: `(axis_name=, whole=) -> step`, see `training.step.make_step`.
+        mode: a name in `MODES`: parameters and optimiser whole on each device (`jit`, `pmap`) or
+            split over them (`fsdp`).
         batch_size: of the whole batch.
+        shapes: of a state.
 
     Raises:
-        UserError: the batch does not divide by the number of devices.
+        UserError: the batch does not divide by the number of devices, or the mode is for one
+            process only.
     """
     check_batch(batch_size, len(devices))
-    return MODES[mode](make_step, devices)
+    if mode == "pmap" and jax.process_count() > 1:
+        raise UserError("config.parallel=pmap runs in one process; set it to jit or fsdp")
+    return MODES[mode](make_step, devices, shapes)
 
 
-def check_batch(batch_size: int, count: int) -> None:
-    """Refuse a batch that does not divide by the number of devices."""
-    if batch_size % count:
-        lower = batch_size // count * count
-        raise UserError(
-            f"config.train.batch_size {batch_size} does not divide by the {count} devices; "
-            f"nearest: {lower or count} or {lower + count}"
-        )
+def check_batch(batch_size: int, count: int, parts: int = 1) -> None:
+    """Refuse a batch that does not divide by the number of devices, or not into its parts."""
+    if batch_size % (count * parts) == 0:
+        return
+    lower = batch_size // (count * parts) * count * parts
+    by = f"the {count} devices" + f" times config.train.accumulate {parts}" * (parts > 1)
+    raise UserError(
+        f"config.train.batch_size {batch_size} does not divide by {by}; "
+        f"nearest: {lower or count * parts} or {lower + count * parts}"
+    )
+
+
+def voting(devices: Sequence[Any]) -> Callable[[int], Any]:
+    """A function of a number of this process: the largest of all processes, not waited for."""
+    if jax.process_count() == 1:
+        return lambda number: number
+    replicated, split = shardings(devices)
+    largest = jax.jit(jax.numpy.max, out_shardings=replicated)
+
+    def vote(number: int) -> jax.Array:
+        own = np.full(jax.local_device_count(), number, np.int32)
+        return largest(jax.make_array_from_process_local_data(split, own))
+
+    return vote

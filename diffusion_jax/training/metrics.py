@@ -1,49 +1,101 @@
 """What training reports: JSON lines and TensorBoard events."""
 
 import json
+import math
 import os
 from pathlib import Path
+from typing import IO, Any
+
+from diffusion_jax.files import replacing
+from diffusion_jax.training.events import Events
 
 
 class MetricsWriter:
-    """Writes `metrics.jsonl`, one object per logged step, and TensorBoard events beside it."""
+    """Writes `metrics.jsonl`, one object per logged step, and TensorBoard events beside it.
 
-    def __init__(self, workdir: Path, start: int):
-        """Go on after `start` updates: later lines, of a run that was cut off, are dropped."""
-        from tensorboardX import SummaryWriter
+    A full disk stops neither training nor writing: what could not be written waits for its turn.
+    """
 
-        path = workdir / "metrics.jsonl"
-        _keep_until(path, start)
-        self._lines = path.open("a")
-        self._events = SummaryWriter(str(workdir / "tensorboard"), purge_step=start + 1)
+    def __init__(self, workdir: Path, start: int, log_every: int):
+        """Go on after `start` updates: later lines, of a run that was cut off, are dropped.
 
-    def write(self, step: int, **values: float) -> None:
-        """Write one step's numbers; they are on their way to disk when this returns."""
-        self._lines.write(json.dumps({"step": step, **values}) + "\n")
-        self._lines.flush()
-        for name, value in values.items():
-            self._events.add_scalar(name, value, step)
+        So is the line of the last step of a shorter run that no longer run would have written.
+        """
+        self._path, self._folder = workdir / "metrics.jsonl", workdir / "tensorboard"
+        self._waiting: list[tuple[int, dict[str, float]]] = []
+        self._lines: IO[bytes] | None = None
+        self._events: Events | None = None
+        _keep(self._path, lambda step: step < start or (step == start and on_grid(step, log_every)))
+        self._purge = start + 1
+
+    def write(self, step: int, **values: float) -> str | None:
+        """Write one step's numbers; what kept them from the disk, None if nothing did."""
+        self._waiting.append((step, values))
+        try:
+            self._write_lines()
+            self._write_events()
+        except OSError as error:
+            self._events = None  # a record may be torn: the next ones go to a new file
+            return error.strerror or str(error)
+        self._waiting.clear()
+        return None
+
+    def _write_lines(self) -> None:
+        if self._lines is None:
+            self._lines = self._path.open("ab", buffering=0)
+            self._size = os.fstat(self._lines.fileno()).st_size
+        # All that waits, over whatever of it an earlier attempt may have left.
+        self._lines.truncate(self._size)
+        text = "".join(_line(step, values) for step, values in self._waiting).encode()
+        if (written := self._lines.write(text)) != len(text):
+            raise OSError(f"{written} of {len(text)} bytes were taken by {self._path.name}")
+
+    def _write_events(self) -> None:
+        if self._events is None:
+            self._events = Events(self._folder, self._purge)
+        for step, values in self._waiting:
+            self._events.write(step, values)
+        self._events.flush()
+        self._size = self._path.stat().st_size
+
+    def keep_batch(self, step: int, losses: dict[str, Any]) -> Path:
+        """Write what a bad step's batch looked like into a file of its own."""
+        path = self._path.with_name(f"diverged_{step:07d}.json")
+        with replacing(path) as file:
+            json.dump({"step": step, **losses}, file, indent=1)
+        return path
 
     def close(self) -> None:
         """Close both files."""
-        self._lines.close()
-        self._events.close()
+        if self._lines is not None:
+            self._lines.close()
+        if self._events is not None:
+            self._events.close()
 
 
-def _keep_until(path: Path, step: int) -> None:
+def on_grid(step: int, log_every: int) -> bool:
+    """Whether a run of any length logs this step."""
+    return step == 1 or (log_every > 0 and step % log_every == 0)
+
+
+def _line(step: int, values: dict[str, float]) -> str:
+    finite = {key: value if math.isfinite(value) else None for key, value in values.items()}
+    return json.dumps({"step": step, **finite}) + "\n"
+
+
+def _keep(path: Path, wanted) -> None:
     if not path.exists():
         return
-    lines = path.read_text().splitlines(keepends=True)
-    kept = [line for line in lines if _step_of(line) <= step]
+    lines = path.read_text(errors="replace").splitlines(keepends=True)
+    kept = [line for line in lines if wanted(_step_of(line))]
     if len(kept) < len(lines):
-        part = path.with_suffix(".part")
-        part.write_text("".join(kept))
-        os.replace(part, path)
+        with replacing(path) as file:
+            file.writelines(kept)
 
 
 def _step_of(line: str) -> float:
     """The step of one line; a line that a kill cut short belongs to no step that is kept."""
     try:
         return json.loads(line)["step"] if line.endswith("\n") else float("inf")
-    except ValueError:
+    except (ValueError, LookupError, TypeError):
         return float("inf")

@@ -9,8 +9,15 @@ import optax
 from diffusion_jax.core.timesteps import Timesteps
 
 
+class Skipped(NamedTuple):
+    """How many updates were left out because loss or gradient were not finite, int32 scalars."""
+
+    in_a_row: Any
+    in_all: Any
+
+
 class TrainState(NamedTuple):
-    """step: updates done so far; `ema` has the shape of `params`; `memory` of how t is drawn.
+    """step: batches seen so far; `ema` has the shape of `params`; `memory` of how t is drawn.
 
     Where nothing is trained, all but step and `ema` are None.
     """
@@ -20,6 +27,7 @@ class TrainState(NamedTuple):
     ema: Any
     opt_state: Any
     memory: Any
+    skipped: Any
 
 
 def create(
@@ -30,5 +38,8 @@ def create(
     The average is a copy: an alias would be donated twice.
     """
     ema = jax.tree.map(jnp.copy, params)
-    step = jnp.zeros((), jnp.int32)
-    return TrainState(step, params, ema, optimizer.init(params), timesteps.init())
+    zero = jnp.zeros((), jnp.int32)
+    skipped = Skipped(zero, jnp.copy(zero))
+    return TrainState(
+        jnp.copy(zero), params, ema, optimizer.init(params), timesteps.init(), skipped
+    )

@@ -11,7 +11,7 @@ from diffusion_jax.core.keys import Stream, image_keys, image_normal, image_unif
 from diffusion_jax.core.objective import Model, training_loss
 from diffusion_jax.core.timesteps import Timesteps
 from diffusion_jax.data.transforms import random_flip, to_unit_range
-from diffusion_jax.training.state import TrainState
+from diffusion_jax.training.state import Skipped, TrainState
 
 
 class Batch(NamedTuple):
@@ -27,18 +27,21 @@ class Batch(NamedTuple):
     index: Any
 
 
-class Metrics(NamedTuple):
-    """Scalars of one step."""
-
-    loss: jax.Array
-    grad_norm: jax.Array
-
-
 class Losses(NamedTuple):
     """Each image's step and loss `[b]`, not yet weighted by how t was drawn."""
 
     t: jax.Array
     each: jax.Array
+
+
+class Metrics(NamedTuple):
+    """What one step tells: scalars, the updates left out so far, and the whole batch's losses."""
+
+    loss: jax.Array
+    grad_norm: jax.Array
+    learning_rate: jax.Array
+    skipped: Skipped
+    losses: Losses
 
 
 Loss = Callable[[Any, Any, jax.Array, Batch], tuple[jax.Array, Losses]]
@@ -103,32 +106,81 @@ def ema_decay_at(step: jax.Array, decay: float) -> jax.Array:
     return jnp.minimum(decay, (1.0 + step) / (10.0 + step))
 
 
+def accumulated(loss: Loss, parts: int) -> Callable[..., tuple[tuple[jax.Array, Losses], Any]]:
+    """`value_and_grad` of a batch's mean loss, taken in so many equal parts one after the other.
+
+    It is the same sum in another order, with the activations of one part in memory at a time.
+    """
+    gradient = jax.value_and_grad(loss, has_aux=True)
+    if parts == 1:
+        return gradient
+
+    def split(a):
+        # Every parts-th image: a device's share of the batch gives it a share of every part.
+        return jnp.moveaxis(a.reshape(-1, parts, *a.shape[1:]), 1, 0)
+
+    def join(a):
+        return jnp.moveaxis(a, 0, 1).reshape(-1, *a.shape[2:])
+
+    def whole(params, memory, step, batch: Batch):
+        def add(total, part):
+            (value, losses), grads = gradient(params, memory, step, part)
+            return jax.tree.map(jnp.add, total, (value, grads)), losses
+
+        start = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, params))
+        total, losses = jax.lax.scan(add, start, jax.tree.map(split, batch))
+        value, grads = jax.tree.map(lambda a: a / parts, total)
+        return (value, jax.tree.map(join, losses)), grads
+
+    return whole
+
+
 def make_step(
     loss: Loss,
     timesteps: Timesteps,
     optimizer: optax.GradientTransformation,
+    rate: optax.Schedule,
     ema_decay: float,
+    parts: int = 1,
     axis_name: str | None = None,
+    whole: Callable[[Any], Any] = lambda params: params,
 ) -> Step:
     """One update of parameters, optimiser and average: `(state, batch) -> (state, metrics)`.
 
+    Where loss or gradient are not finite everything stays as it was, but for the step and the
+    counts of what was skipped.
+
     Args:
+        rate: the learning rate that `optimizer` takes after so many updates, for the metrics.
+        parts: how many pieces the batch is taken in, see `accumulated`.
         axis_name: the mapped axis that gradients are averaged over (`pmap` only; under `jit` the
             batch is one array and its mean already is the mean over the devices).
+        whole: makes parameters that are split over devices whole on each.
     """
+    gradient = accumulated(lambda params, *rest: loss(whole(params), *rest), parts)
 
     def step(state: TrainState, batch: Batch):
-        gradient = jax.value_and_grad(loss, has_aux=True)
         (value, losses), grads = gradient(state.params, state.memory, state.step, batch)
         if axis_name is not None:
             value, grads = jax.lax.pmean((value, grads), axis_name)
             losses = jax.lax.all_gather(losses, axis_name, tiled=True)
-        memory = timesteps.update(state.memory, losses.t, losses.each)
+        norm = optax.tree.norm(grads)
+        finite = jnp.isfinite(value) & jnp.isfinite(norm)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        decay = ema_decay_at(state.step, ema_decay)
-        ema = optax.incremental_update(params, state.ema, 1.0 - decay)
-        state = TrainState(state.step + 1, params, ema, opt_state, memory)
-        return state, Metrics(value, optax.tree.norm(grads))
+        ema = optax.incremental_update(params, state.ema, 1.0 - ema_decay_at(state.step, ema_decay))
+        new = TrainState(
+            state.step,
+            params,
+            ema,
+            opt_state,
+            timesteps.update(state.memory, losses.t, losses.each),
+            state.skipped._replace(in_a_row=jnp.zeros_like(state.skipped.in_a_row)),
+        )
+        old = state._replace(skipped=jax.tree.map(lambda n: n + 1, state.skipped))
+        kept = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, old)
+        kept = kept._replace(step=state.step + 1)
+        taken = jnp.asarray(rate(state.step - state.skipped.in_all), jnp.float32)
+        return kept, Metrics(value, norm, taken, kept.skipped, losses)
 
     return step

@@ -7,15 +7,16 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from diffusion_jax.files import replacing
+
 
 def _save(path: Path, draw: Callable[[Axes], None]) -> None:
     figure = Figure(figsize=(6.4, 4.0), layout="constrained")
     axes = figure.subplots()
     draw(axes)
     axes.grid(alpha=0.3)
-    part = path.with_name(path.name + ".part")
-    figure.savefig(part, format="png", dpi=120)
-    part.replace(path)
+    with replacing(path, "wb") as file:
+        figure.savefig(file, format="png", dpi=120)
 
 
 def bits_per_t(path: Path, t: Sequence[int], bits: Sequence[float]) -> None:

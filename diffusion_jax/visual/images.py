@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from diffusion_jax.files import replacing
+
 TILE = 64  # pixels that a small image is enlarged towards
 DIGIT = 10  # pixels that a digit of a class's name takes beside its row
 FRAME_MS, LAST_FRAME_MS = 120, 2000
@@ -84,9 +86,8 @@ def save_png(path: Path, image: np.ndarray) -> None:
 
 def _save(path: Path, picture: Image.Image, kind: str, **options) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
-    picture.save(part, kind, **options)
-    part.replace(path)
+    with replacing(path, "wb") as file:
+        picture.save(file, kind, **options)
 
 
 def save_strips(path: Path, rows: np.ndarray) -> None:

@@ -1,0 +1,40 @@
+"""The grids of samples that a training run draws on its way."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from diffusion_jax import build, build_sampling
+from diffusion_jax.evaluation.generate import make_generate
+from diffusion_jax.training import devices
+from diffusion_jax.visual.images import grid, labelled_grid, save_png, to_uint8
+
+
+class _Cut(Exception):
+    """A grid was given up, because the run is to stop."""
+
+
+def make_draw(
+    settings, parts: build.Diffusion, folder: Path
+) -> Callable[[int, Any, Callable[[], bool]], str | None]:
+    """Draw a grid: `(step, parameters, stopping) -> path or None`, compiled at its first call."""
+    num, layout = settings.sample.num, devices.shardings(jax.local_devices())
+    generate = make_generate(build_sampling.method(settings, parts), layout, num)
+
+    def draw(step: int, params, stopping: Callable[[], bool]) -> str | None:
+        def progress(done: float) -> None:
+            if stopping():
+                raise _Cut
+
+        try:
+            (drawn,) = generate(params, settings.seed, [range(num)], progress)
+        except _Cut:
+            return None
+        path = folder / f"step_{step:07d}.png"
+        images = to_uint8(drawn.images)
+        save_png(path, grid(images) if drawn.label is None else labelled_grid(images, drawn.label))
+        return str(path)
+
+    return draw

@@ -1,0 +1,30 @@
+"""`train.py --verify`: are a run's checkpoints what was written?"""
+
+from pathlib import Path
+
+from diffusion_jax import run_folder
+from diffusion_jax.errors import UserError
+from diffusion_jax.training import step_folders
+
+
+def verify(workdir: Path) -> None:
+    """Read every file of every checkpoint and compare it with its manifest.
+
+    Raises:
+        UserError: the folder holds no run, or a checkpoint is damaged.
+    """
+    folder = run_folder.read(workdir).checkpoints
+    steps, damaged = step_folders.complete(folder), []
+    for step in steps:
+        wrong = step_folders.damage(folder, step)
+        print(f"checkpoint {step}: {'good' if wrong is None else wrong}", flush=True)
+        damaged += [step] if wrong else []
+    if not steps:
+        print(f"no checkpoint in {folder}")
+    if damaged:
+        good = [step for step in steps if step not in damaged]
+        then = f"training and sampling use {good[-1]}" if good else "no other is there"
+        raise UserError(
+            f"{len(damaged)} of {len(steps)} checkpoints in {folder} are damaged "
+            f"({', '.join(map(str, damaged))}); {then}"
+        )

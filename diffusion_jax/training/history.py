@@ -1,0 +1,111 @@
+"""What the steps told, read when they are done: logs, stops and divergence."""
+
+import math
+import time
+from collections import deque
+from typing import Any
+
+import numpy as np
+
+from diffusion_jax.errors import Diverged
+from diffusion_jax.training.metrics import on_grid
+from diffusion_jax.training.step import Metrics
+from diffusion_jax.training.tools import Plan, Tools
+
+AHEAD = 2  # steps that may be under way unread: the device is never waited for, nor flooded
+
+
+class History:
+    """The steps of a run that were sent to the device, and those that it finished.
+
+    Attributes:
+        stop: the number of the signal that asks to stop, 0 while none does.
+        in_a_row: updates skipped up to the last finished step.
+    """
+
+    def __init__(self, first: int, skipped: int, plan: Plan, tools: Tools):
+        self._first, self._plan, self._tools = first, plan, tools
+        self._under_way: deque[tuple[int, Metrics, Any]] = deque()
+        self._losses: list[float] = []
+        self._skipped = skipped
+        self.stop = self.in_a_row = 0
+        self.restart_clock(first)
+
+    def add(self, step: int, metrics: Metrics, vote: Any) -> None:
+        """Take what a step will have told; read the steps that lie far enough behind."""
+        if isinstance(vote, int):
+            self.stop = max(self.stop, vote)
+        for scalar in (metrics.loss, metrics.grad_norm, metrics.skipped.in_a_row):
+            scalar.copy_to_host_async()
+        self._under_way.append((step, metrics, vote))
+        while len(self._under_way) > AHEAD:
+            self._read(*self._under_way.popleft())
+
+    def drain(self) -> None:
+        """Wait for every step that is under way."""
+        while self._under_way:
+            self._read(*self._under_way.popleft())
+
+    def mean_loss(self) -> float | None:
+        """The mean of the finite losses since this was last asked, None if there were none."""
+        losses, self._losses = self._losses, []
+        return float(np.mean(losses)) if losses else None
+
+    def restart_clock(self, step: int) -> None:
+        """Leave out of the speed what came before: saving and sampling."""
+        self._timed, self._time = step, time.perf_counter()
+
+    def _rate(self, step: int) -> float:
+        rate = (step - self._timed) / max(time.perf_counter() - self._time, 1e-9)
+        self.restart_clock(step)
+        return rate
+
+    def _read(self, step: int, placed: Metrics, vote: Any) -> None:
+        metrics = self._tools.parallel.read(placed._replace(losses=None))
+        self.stop = max(self.stop, int(vote))
+        loss, skipped = float(metrics.loss), int(metrics.skipped.in_all)
+        self.in_a_row = int(metrics.skipped.in_a_row)
+        if self.in_a_row >= self._plan.max_skipped:
+            self._diverged(step, metrics, self._tools.parallel.read(placed.losses))
+        if math.isfinite(loss):
+            self._losses.append(loss)
+        logged = on_grid(step, self._plan.log_every) or step == self._plan.steps
+        if logged or step == self._first + 1:
+            self._log(step, metrics, logged)
+        else:
+            self._tools.report.advance(step)
+        if skipped > self._skipped:
+            what = f"loss {loss:g}, gradient norm {float(metrics.grad_norm):g}"
+            self._tools.report.line(f"step {step}: update skipped ({what}); {skipped} so far")
+        self._skipped = skipped
+
+    def _log(self, step: int, metrics: Metrics, written: bool) -> None:
+        values = {
+            "loss": float(metrics.loss),
+            "grad_norm": float(metrics.grad_norm),
+            "learning_rate": float(metrics.learning_rate),
+            "skipped": int(metrics.skipped.in_all),
+            "images_per_second": self._rate(step) * self._plan.batch_size,
+        }
+        self._tools.report.advance(step, **values)
+        if written and self._tools.metrics is not None:
+            failed = self._tools.metrics.write(step, **values)
+            if failed:
+                self._tools.report.line(f"step {step}: metrics not written yet: {failed}")
+
+    def _diverged(self, step: int, metrics: Metrics, losses: Any) -> None:
+        bad = ~np.isfinite(losses.each)
+        where = f", at t {losses.t[bad].min()} to {losses.t[bad].max()}" if bad.any() else ""
+        table = "losses per t could not be written"
+        if self._tools.metrics is not None:
+            each = [float(loss) if math.isfinite(loss) else None for loss in losses.each]
+            try:
+                path = self._tools.metrics.keep_batch(step, {"t": losses.t.tolist(), "loss": each})
+                table = f"losses per t in {path}"
+            except OSError as error:
+                table = f"{table} ({error.strerror})"
+        raise Diverged(
+            f"training diverged at step {step}: {self.in_a_row} updates in a row were not finite "
+            f"(loss {float(metrics.loss):g}, gradient norm {float(metrics.grad_norm):g}; "
+            f"{bad.sum()} of {len(bad)} losses are not finite{where}); {table}"
+        )

@@ -1,0 +1,63 @@
+"""The manifest of a checkpoint: the SHA-256 of each of its files, written when all are on disk."""
+
+import hashlib
+import os
+from pathlib import Path
+
+from diffusion_jax.files import replacing, sync_folder
+
+NAME = "manifest.sha256"
+
+
+def write(folder: Path) -> None:
+    """Wait until every file under `folder` is on disk, then list their sums.
+
+    `sha256sum -c manifest.sha256` reads the list, too.
+    """
+    files = _files(folder)
+    sums = [f"{_sum(folder / name, durable=True)}  {name}\n" for name in files]
+    for place in {(folder / name).parent for name in files}:
+        sync_folder(place)
+    with replacing(folder / NAME, durable=True) as file:
+        file.writelines(sums)
+    sync_folder(folder.parent)
+
+
+def exists(folder: Path) -> bool:
+    """Whether a manifest says that the folder was finished; nothing is verified."""
+    return (folder / NAME).is_file()
+
+
+def damage(folder: Path) -> str | None:
+    """The first thing in `folder` that is not as its manifest says; None if all is."""
+    try:
+        *lines, rest = (folder / NAME).read_text(encoding="ascii").split("\n")
+        listed = {name: value for value, name in (line.split("  ", 1) for line in lines)}
+        if rest or not lines or len(listed) < len(lines):
+            return f"{NAME} is cut off"
+        found = _files(folder)
+        for name in sorted(listed.keys() ^ set(found)):
+            return f"{name} is {'missing' if name in listed else f'not in {NAME}'}"
+        for name in found:
+            if _sum(folder / name) != listed[name]:
+                return f"{name} is not the file that was written"
+    except FileNotFoundError as error:
+        return f"{Path(str(error.filename)).name} is missing"
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
+    except ValueError:
+        return f"{NAME} is damaged"
+    return None
+
+
+def _files(folder: Path) -> list[str]:
+    own = {NAME, NAME + ".part"}
+    paths = (p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+    return sorted(path for path in paths if path not in own)
+
+
+def _sum(path: Path, durable: bool = False) -> str:
+    with path.open("rb") as file:
+        if durable:
+            os.fsync(file.fileno())
+        return hashlib.file_digest(file, "sha256").hexdigest()
