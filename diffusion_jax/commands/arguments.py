@@ -4,6 +4,7 @@ import argparse
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import jax
 from absl import logging
 
 from diffusion_jax.errors import Diverged, Stopped, Unsaved, UserError
+from diffusion_jax.training import cluster
 
 PREFIX = "--config."
 
@@ -105,23 +107,35 @@ def run(command: Callable[[list[str]], None]) -> None:
     """Run a command and leave the program: errors for a person are one line on stderr."""
     logging.set_verbosity(logging.FATAL)  # Orbax would log a failed save once more, in 400 lines
     try:
+        code = _run(command)
+    except Exception:
+        cluster.settle()
+        traceback.print_exc()
+        code = 1
+    cluster.leave(code)
+    sys.exit(code)
+
+
+def _run(command: Callable[[list[str]], None]) -> int:
+    try:
         command(sys.argv[1:])
     except (UserError, Diverged, Stopped, Unsaved) as error:
         print(f"error: {error}" if not isinstance(error, Stopped) else error, file=sys.stderr)
-        sys.exit(error.exit_code)
+        return error.exit_code
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
         reason = str(error).splitlines()[0]
         print(f"error: {reason}; try a smaller batch size", file=sys.stderr)
-        sys.exit(1)
+        return 1
     except KeyboardInterrupt:
         print("interrupted; what was saved before is intact", file=sys.stderr)
-        sys.exit(128 + signal.SIGINT)
+        return 128 + signal.SIGINT
     except BrokenPipeError:
         # The reader of our output left; there is nobody to tell.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+        return 1
     except OSError as error:
         print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
+        return 1
+    return 0

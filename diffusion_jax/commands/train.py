@@ -2,7 +2,6 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
 
 import jax
@@ -54,54 +53,63 @@ def _train(settings, workdir: Path) -> None:
     training = build.training(settings, parts)
     folder = workdir / "checkpoints"
     with ExitStack() as stack:
-        if cluster.is_first():
-            stack.callback(run_folder.lock(workdir).close)
-        done = _newest(folder)
-        if done is not None:  # a run that saved nothing has nothing to lose
-            run_folder.check_same(workdir, settings, source.spec)
+        done = cluster.first_says(lambda: _claim(workdir, settings, source, stack))
         if done is not None and done >= settings.train.steps:
-            print(f"{workdir} is finished: {done} steps are done; nothing to do")
+            _say(f"{workdir} is finished: {done} steps are done; nothing to do")
             return
         dataset, draw, parallel = _prepare(settings, source, training)
-        if cluster.is_first():
-            step_folders.set_aside(folder, done)
-            run_folder.begin(workdir, settings, source.spec, done or 0)
-            print(_first_line(settings, source.size, parts, parallel.state.params), flush=True)
+        _say(_first_line(settings, source.size, parts, parallel.state.params))
+        cluster.first_says(lambda: _begin(workdir, settings, source, done))
         checkpoints = Checkpoints(folder, build.about(settings, parts), _keep(settings), warn)
         stack.callback(checkpoints.close)
         state = draw() if done is None else checkpoints.restore(done, parallel.state)
-        if done is not None and cluster.is_first():
-            print(f"resuming {workdir} after step {done}", flush=True)
+        if done is not None:
+            _say(f"resuming {workdir} after step {done}")
         tools = _tools(settings, workdir, parts, parallel, dataset, checkpoints, done or 0, stack)
         loop.train(state, _plan(settings), tools)
+    _say(f"done: checkpoint {folder / str(settings.train.steps)}; next:")
+    _say(f"  python sample.py --workdir={workdir}")
+
+
+def _say(line: str) -> None:
     if cluster.is_first():
-        print(f"done: checkpoint {folder / str(settings.train.steps)}; next:")
-        print(f"  python sample.py --workdir={workdir}")
+        print(line, flush=True)
 
 
-def _newest(folder: Path) -> int | None:
-    """The step to go on after: what the first process finds, on all."""
-    found = step_folders.newest_good(folder, warn) if cluster.is_first() else None
-    said = cluster.first_says("" if found is None else str(found))
-    return int(said) if said else None
+def _claim(workdir: Path, settings, source: Source, stack: ExitStack) -> int | None:
+    """Take hold of the folder; the step to go on after, None for a run that saved nothing."""
+    stack.callback(run_folder.lock(workdir).close)
+    done = step_folders.newest_good(workdir / "checkpoints", warn)
+    if done is not None:
+        run_folder.check_same(workdir, settings, source.spec)
+    return done
+
+
+def _begin(workdir: Path, settings, source: Source, done: int | None) -> None:
+    step_folders.set_aside(workdir / "checkpoints", done)
+    run_folder.begin(workdir, settings, source.spec, done or 0)
 
 
 def _prepare(settings, source: Source, training: build.Training):
     """Read the data and compile the step and the drawing of the first state, side by side."""
-    key, size = stream_key(settings.seed, Stream.INIT), settings.train.batch_size
+    size = settings.train.batch_size
     own = size // jax.process_count()
     images = jax.ShapeDtypeStruct((own, *source.shape), np.uint8)
     number = jax.ShapeDtypeStruct((own,), np.int32)
     with ThreadPoolExecutor() as background:
         reading = background.submit(source.load)
-        shapes = jax.eval_shape(training.init, key)
+
+        def init():
+            return training.init(stream_key(settings.seed, Stream.INIT))
+
+        shapes = jax.eval_shape(init)
         parallel = devices.data_parallel(
             training.make_step, settings.parallel, jax.devices(), size, shapes
         )
         compiling = background.submit(parallel.compile, Batch(images, number, number))
         places = jax.tree.map(lambda a: a.sharding, parallel.state)
-        drawing = jax.jit(training.init, out_shardings=places).lower(key).compile()
-        return reading.result(), partial(drawing, key), compiling.result()
+        drawing = jax.jit(init, out_shardings=places).lower().compile()
+        return reading.result(), drawing, compiling.result()
 
 
 def _parse(arguments: list[str]):
@@ -162,7 +170,6 @@ def _tools(settings, workdir, parts, parallel, dataset, checkpoints, done, stack
         report=report,
         profiler=profiler,
         vote=devices.voting(jax.devices()),
-        first_says=cluster.first_says,
     )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from diffusion_jax.errors import Diverged
+from diffusion_jax.training import cluster
 from diffusion_jax.training.metrics import on_grid
 from diffusion_jax.training.step import Metrics
 from diffusion_jax.training.tools import Plan, Tools
@@ -63,6 +64,7 @@ class History:
     def _read(self, step: int, placed: Metrics, vote: Any) -> None:
         metrics = self._tools.parallel.read(placed._replace(losses=None))
         self.stop = max(self.stop, int(vote))
+        cluster.note(step)
         loss, skipped = float(metrics.loss), int(metrics.skipped.in_all)
         self.in_a_row = int(metrics.skipped.in_a_row)
         if self.in_a_row >= self._plan.max_skipped:

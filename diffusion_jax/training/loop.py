@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from diffusion_jax.errors import Diverged, Stopped, Unsaved
+from diffusion_jax.training import cluster
 from diffusion_jax.training.checkpoint import Outcome
 from diffusion_jax.training.history import History
 from diffusion_jax.training.signals import stop_signals
@@ -74,7 +75,7 @@ def _finish(step: int, tools: Tools) -> None:
     """Wait for the last save, and do not call a run saved whose last state is not on disk."""
     outcome = tools.checkpoints.wait()
     _say(outcome, tools)
-    error = tools.first_says(outcome.error or "" if outcome else "")
+    error = cluster.first_says(lambda: outcome.error if outcome else None)
     if error:
         newest = tools.checkpoints.latest()
         kept = "no checkpoint is whole" if newest is None else f"the newest is of step {newest}"

@@ -44,7 +44,6 @@ class Tools(NamedTuple):
     sample: draws and writes a grid of `(step, averaged parameters)`, returns where it is; None if
         its third argument, asked on the way, said to stop.
     vote: a number of this process -> the largest of all processes, not waited for.
-    first_says: the first process's text, on all.
     """
 
     parallel: Parallel
@@ -55,4 +54,3 @@ class Tools(NamedTuple):
     report: Report
     profiler: Profiler
     vote: Callable[[int], Any]
-    first_says: Callable[[str], str]
