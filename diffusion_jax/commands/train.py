@@ -57,7 +57,7 @@ def _train(settings, workdir: Path) -> None:
         if done is not None and done >= settings.train.steps:
             _say(f"{workdir} is finished: {done} steps are done; nothing to do")
             return
-        dataset, draw, parallel = _prepare(settings, source, training)
+        dataset, draw, parallel = prepare(settings, source, training)
         _say(_first_line(settings, source.size, parts, parallel.state.params))
         cluster.first_says(lambda: _begin(workdir, settings, source, done))
         checkpoints = Checkpoints(folder, build.about(settings, parts), _keep(settings), warn)
@@ -65,8 +65,10 @@ def _train(settings, workdir: Path) -> None:
         state = draw() if done is None else checkpoints.restore(done, parallel.state)
         if done is not None:
             _say(f"resuming {workdir} after step {done}")
-        tools = _tools(settings, workdir, parts, parallel, dataset, checkpoints, done or 0, stack)
-        loop.train(state, _plan(settings), tools)
+        tools = make_tools(
+            settings, workdir, parts, parallel, dataset, checkpoints, done or 0, stack
+        )
+        loop.train(state, plan(settings), tools)
     _say(f"done: checkpoint {folder / str(settings.train.steps)}; next:")
     _say(f"  python sample.py --workdir={workdir}")
 
@@ -90,7 +92,7 @@ def _begin(workdir: Path, settings, source: Source, done: int | None) -> None:
     run_folder.begin(workdir, settings, source.spec, done or 0)
 
 
-def _prepare(settings, source: Source, training: build.Training):
+def prepare(settings, source: Source, training: build.Training):
     """Read the data and compile the step and the drawing of the first state, side by side."""
     size = settings.train.batch_size
     own = size // jax.process_count()
@@ -139,7 +141,8 @@ def _settings(given, overrides):
     return settings, given.workdir or Path("runs") / settings.name
 
 
-def _plan(settings) -> Plan:
+def plan(settings) -> Plan:
+    """How far the loop goes and how often it does what."""
     part = settings.train
     every = part.log_every, part.save_every, part.sample_every
     return Plan(part.steps, part.batch_size, *every, part.max_skipped)
@@ -150,7 +153,8 @@ def _keep(settings) -> step_folders.Keep:
     return step_folders.Keep(part.keep, part.keep_every, part.keep_best)
 
 
-def _tools(settings, workdir, parts, parallel, dataset, checkpoints, done, stack: ExitStack):
+def make_tools(settings, workdir, parts, parallel, dataset, checkpoints, done, stack: ExitStack):
+    """What the loop calls; what has to be closed is left to `stack`."""
     first = cluster.is_first()
     metrics = None
     if first:
