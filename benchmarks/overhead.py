@@ -1,6 +1,6 @@
 """What does reliability cost? Training with everything on against a bare loop; and a large save.
 
-python -m benchmarks.overhead [--config configs/digits.py] [--large configs/cifar10.py] [--out X.json]
+python -m benchmarks.overhead [--config configs/digits.py] [--large configs/cifar10.py] [--out X]
 
 1. 500 steps through the loop (bad updates skipped, metrics read and logged, two saves with their
    manifests) against 500 bare updates in a plain Python loop, interleaved, the order alternating.
