@@ -13,6 +13,12 @@ class Diverged(Exception):
     exit_code = 3
 
 
+class LostPeer(Exception):
+    """Another process of the run died, froze or never came (exit code 4)."""
+
+    exit_code = 4
+
+
 def unknown_name(kind: str, name: str, known) -> UserError:
     """The error for a name that is in no table: it lists the names that are."""
     return UserError(f"unknown {kind} '{name}'; known: {', '.join(sorted(known))}")
