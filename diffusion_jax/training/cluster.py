@@ -1,22 +1,21 @@
 """Several processes that train one model: the only file that knows `jax.distributed`.
 
-Process 0 listens at the coordinator's address. JAX's own coordinator then gets a free port of the
-same address, so that nothing listens on all interfaces, and every process watches the others over
-its `Lifeline`, because what JAX does about a lost one is to hang or to abort.
+The processes meet at the coordinator's address, which JAX's coordinator takes over afterwards.
+Each watches the others over its `Lifeline`, because what JAX does about a lost one is to hang or
+to abort.
 """
 
 import os
 import re
-import socket
 import threading
 from collections.abc import Callable
-from ipaddress import ip_address
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 
 from diffusion_jax.errors import UserError
 from diffusion_jax.training import lifeline
+from diffusion_jax.training.meeting import Address, meet, text
 from diffusion_jax.training.relay import open_relay
 
 START = 50.0  # seconds that the processes wait for each other at the start
@@ -29,7 +28,7 @@ _lifeline: lifeline.Lifeline | None = None
 class _Place(NamedTuple):
     """One process's place among all; None for its devices means all of the machine's."""
 
-    address: tuple[str, int]
+    address: Address
     count: int
     index: int
     devices: list[int] | None = None
@@ -57,16 +56,9 @@ def join(
     place = _given(coordinator, num_processes, process_id) or _detected(patience)
     if place is None or place.count == 1:
         return
-    if place.index == 0:
-        with _listen(place.address) as server:
-            own = server.getsockname()[0]
-            port = _free_port(own)
-            links = lifeline.host(server, place.count, patience, own, port)
-    else:
-        link, (own, port) = lifeline.call(place.address, place.index, place.count, patience)
-        links = [link]
+    links, found = meet(place.address, place.index, place.count, patience)
     _lifeline = lifeline.Lifeline(place.index, place.count, links)
-    _initialize((own, port), place)
+    _initialize(found, place)
 
 
 def is_first() -> bool:
@@ -113,6 +105,7 @@ def leave(code: int) -> None:
     guard.daemon = True
     guard.start()
     jax.distributed.shutdown()
+    _lifeline.close()
     guard.cancel()
 
 
@@ -138,10 +131,10 @@ def _given(
     return _Place(_address(coordinator), num_processes, process_id)
 
 
-def _address(text: str) -> tuple[str, int]:
-    match = re.fullmatch(r"(?:\[(.+)\]|([^:]+)):(\d{1,5})", text)
+def _address(given: str) -> Address:
+    match = re.fullmatch(r"(?:\[(.+)\]|([^:]+)):(\d{1,5})", given)
     if match is None or not 0 < int(match[3]) < 2**16:
-        raise UserError(f"--coordinator must be HOST:PORT, e.g. 10.0.0.1:1234, got '{text}'")
+        raise UserError(f"--coordinator must be HOST:PORT, e.g. 10.0.0.1:1234, got '{given}'")
     return match[1] or match[2], int(match[3])
 
 
@@ -155,55 +148,41 @@ def _detected(patience: float) -> _Place | None:
         from jax._src.clusters import GceTpuCluster, GkeTpuCluster, SlurmCluster
     except ImportError:
         return None
-    kinds = (SlurmCluster, GkeTpuCluster, GceTpuCluster)
-    kind = next((each for each in kinds if each.is_env_present()), None)
-    if kind is None or kind.get_process_count() == 1:
+    kind = next(filter(_is_here, (SlurmCluster, GkeTpuCluster, GceTpuCluster)), None)
+    if kind is None:
         return None
-    address = kind.get_coordinator_address(
-        timeout_secs=int(patience),
-        override_coordinator_port=os.environ.get("JAX_COORDINATOR_PORT"),
-    )
-    local = None if "JAX_LOCAL_DEVICE_IDS" in os.environ else kind.get_local_process_id()
-    return _Place(
-        _address(address),
-        kind.get_process_count(),
-        kind.get_process_id(),
-        None if local is None else [local],
-    )
-
-
-def _listen(address: tuple[str, int]) -> socket.socket:
     try:
-        family, *_, place = socket.getaddrinfo(*address, type=socket.SOCK_STREAM)[0]
-        if ip_address(place[0]).is_unspecified:
-            raise UserError(
-                f"--coordinator={address[0]}:{address[1]} would listen on all interfaces; give "
-                "the address of one"
-            )
-        return socket.create_server(place[:2], family=family)
-    except OSError as error:
+        count = kind.get_process_count()
+        if count == 1:
+            return None
+        port = os.environ.get("JAX_COORDINATOR_PORT")
+        address = kind.get_coordinator_address(int(patience), port)
+        device = None if "JAX_LOCAL_DEVICE_IDS" in os.environ else kind.get_local_process_id()
+        index = kind.get_process_id()
+        return _Place(_address(address), count, index, None if device is None else [device])
+    except (OSError, LookupError, RuntimeError, ValueError) as error:
         raise UserError(
-            f"process 0 cannot listen at {address[0]}:{address[1]}: {error.strerror}; "
-            "--coordinator must be an address of its machine and a free port"
+            f"the {kind.name} environment does not tell this process's place: {error}; give "
+            "--coordinator, --num_processes and --process_id"
         ) from error
 
 
-def _free_port(host: str) -> int:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.create_server((host, 0), family=family) as server:
-        return server.getsockname()[1]
+def _is_here(kind: Any) -> bool:
+    try:
+        return kind.is_env_present()
+    except (ImportError, OSError):  # a TPU without the server that tells about its pod
+        return False
 
 
-def _initialize(coordinator: tuple[str, int], place: _Place) -> None:
+def _initialize(coordinator: Address, place: _Place) -> None:
     # Stops are agreed upon in the loop; JAX's service would take SIGTERM away from it.
     jax.config.update("jax_enable_preemption_service", False)
     if place.index:
         coordinator = ("127.0.0.1", open_relay(coordinator))
-    host, port = coordinator
     # gRPC would ask the proxy of an HPC site for its neighbours, and hang.
-    os.environ["no_grpc_proxy"] = host  # noqa: SIM112
+    os.environ["no_grpc_proxy"] = coordinator[0]  # noqa: SIM112
     jax.config.update("jax_check_proxy_envs", False)
-    address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    address = text(coordinator)
     try:
         jax.distributed.initialize(
             coordinator_address=address,

@@ -12,7 +12,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, NoReturn
 
@@ -39,6 +39,11 @@ class Link:
         with suppress(OSError), self._lock:
             self._socket.sendall(data)
 
+    def close(self) -> None:
+        """End it for both sides, also for a thread that waits in `receive`."""
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+
     def receive(self) -> list | None:
         """The next message; None after the last, after noise and after too long a silence."""
         try:
@@ -48,118 +53,29 @@ class Link:
         return message if isinstance(message, list) else None
 
 
-def host(server: socket.socket, count: int, patience: float, *news: Any) -> list[Link]:
-    """Process 0: wait for the others at `server`, then send `news` to all.
-
-    Raises:
-        LostPeer: for `patience` seconds none of those that are missing came.
-    """
-    links: dict[int, Link] = {}
-    server.settimeout(BEAT)
-    until = time.monotonic() + patience
-    while len(links) < count - 1:
-        for link in links.values():
-            link.send("beat")
-        if time.monotonic() > until:
-            missing = ", ".join(str(i) for i in range(1, count) if i not in links)
-            where = _text(server.getsockname())
-            raise LostPeer(
-                f"waited {patience:g} s at {where} for process {missing} of {count}; start all "
-                "processes with the same --coordinator and --num_processes"
-            )
-        with suppress(TimeoutError):
-            link = _greet(server.accept()[0], count, links)
-            if link is not None:
-                until = time.monotonic() + patience
-    for link in links.values():
-        link.send("begin", *news)
-    return list(links.values())
-
-
-def _greet(connection: socket.socket, count: int, links: dict[int, Link]) -> Link | None:
-    connection.settimeout(BEAT)
-    link = Link(connection)
-    match link.receive():
-        case ["hello", int(index), int(their_count)]:
-            if their_count != count:
-                link.send("refused", f"process 0 has --num_processes={count}, not {their_count}")
-            elif index in links or not 0 < index < count:
-                link.send("refused", f"--process_id={index} is taken by another process")
-            else:
-                connection.settimeout(SILENCE)
-                links[index] = link
-                return link
-    return None
-
-
-def call(address: tuple[str, int], index: int, count: int, patience: float) -> tuple[Link, list]:
-    """The others: the connection with process 0 at `address`, and its news.
-
-    Raises:
-        LostPeer: process 0 cannot be reached for `patience` seconds, or dies.
-        UserError: process 0 refuses this process.
-    """
-    link = Link(_connect(address, count, patience))
-    link.send("hello", index, count)
-    while True:
-        match link.receive():
-            case ["begin", *news]:
-                return link, news
-            case ["refused", reason]:
-                raise UserError(f"{reason}; start each process with an id of its own")
-            case ["beat"]:
-                pass
-            case _:
-                raise LostPeer(f"process 0 of {count} was lost; {MEND}")
-
-
-def _connect(address: tuple[str, int], count: int, patience: float) -> socket.socket:
-    until = time.monotonic() + patience
-    while True:
-        try:
-            connection = socket.create_connection(address, timeout=SILENCE)
-            # While nobody listens, a call within one machine may by chance reach itself.
-            if connection.getsockname() != connection.getpeername():
-                return connection
-            connection.close()
-        except OSError as error:
-            if time.monotonic() > until:
-                raise LostPeer(
-                    f"process 0 of {count} does not answer at {_text(address)}: "
-                    f"{error.strerror or error}; is it running, is the address right?"
-                ) from error
-        time.sleep(0.2)
-
-
-def _text(address: Sequence) -> str:
-    return f"[{address[0]}]:{address[1]}" if ":" in address[0] else f"{address[0]}:{address[1]}"
-
-
 class Lifeline:
     """One process's share in ending together.
 
     Args:
-        links: to process 0, or in process 0 to all others.
+        links: by process; those of process 0 to all others, those of the others to process 0.
     """
 
-    def __init__(self, index: int, count: int, links: list[Link]):
-        self.index, self._count, self._links = index, count, links
+    def __init__(self, index: int, count: int, links: dict[int, Link]):
+        self.index, self._count, self._links = index, count, links.values()
         self.step: int | None = None
         self._own: int | None = None
         self._codes: dict[int, int] = {}
         self._said = threading.Condition()
         self._answers: queue.SimpleQueue = queue.SimpleQueue()
         self._ending = threading.Lock()
-        for link in links:
-            self._start(self._listen, link, links.index(link) + 1 if index == 0 else 0)
+        for peer, link in links.items():
+            self._start(self._listen, link, peer)
         self._start(self._beat)
 
-    def _start(self, work, *arguments) -> threading.Thread:
-        thread = threading.Thread(target=work, args=arguments, daemon=True)
-        thread.start()
-        return thread
+    def _start(self, work: Callable, *arguments: Any) -> None:
+        threading.Thread(target=work, args=arguments, daemon=True).start()
 
-    def first_says(self, work) -> Any:
+    def first_says(self, work: Callable[[], Any]) -> Any:
         """See `cluster.first_says`."""
         if self.index:
             value, refusal = self._answers.get()
@@ -190,6 +106,11 @@ class Lifeline:
                 lambda: len(self._codes) == self._count - 1, 2 * GRACE if code in ALONE else None
             )
 
+    def close(self) -> None:
+        """Close the connections, after `leave`."""
+        for link in self._links:
+            link.close()
+
     def _send(self, *message: Any, but: Link | None = None) -> None:
         for link in self._links:
             if link is not but:
@@ -206,19 +127,19 @@ class Lifeline:
                 case ["answer", value, refusal]:
                     self._answers.put((value, refusal))
                 case ["bye", int(who), int(code)]:
+                    with self._said:
+                        self._codes[who] = code
+                        self._said.notify_all()
                     self._send("bye", who, code, but=link)
-                    self._start(self._expect_own, who, code)
+                    self._start(self._expect_own, who, GRACE if code in ALONE else PATIENCE)
                 case ["lost", str(reason)]:
                     self._end(reason)
         if peer not in self._codes:
             self._end(f"process {peer} of {self._count} was lost")
         self._end_unless_leaving(peer)
 
-    def _expect_own(self, who: int, code: int) -> None:
-        with self._said:
-            self._codes[who] = code
-            self._said.notify_all()
-        time.sleep(GRACE if code in ALONE else PATIENCE)
+    def _expect_own(self, who: int, seconds: float) -> None:
+        time.sleep(seconds)
         self._end_unless_leaving(who)
 
     def _end_unless_leaving(self, who: int) -> None:
