@@ -13,6 +13,12 @@ class Diverged(Exception):
     exit_code = 3
 
 
+class LostPeer(Exception):
+    """Another process of the run died, froze or never came (exit code 4)."""
+
+    exit_code = 4
+
+
 class Unsaved(Exception):
     """The last state is not on disk: the line says why, and what is (exit code 5)."""
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import jax
 from absl import logging
 
-from diffusion_jax.errors import Diverged, Stopped, Unsaved, UserError
+from diffusion_jax.errors import Diverged, LostPeer, Stopped, Unsaved, UserError
 from diffusion_jax.training import cluster
 
 PREFIX = "--config."
@@ -119,7 +119,7 @@ def run(command: Callable[[list[str]], None]) -> None:
 def _run(command: Callable[[list[str]], None]) -> int:
     try:
         command(sys.argv[1:])
-    except (UserError, Diverged, Stopped, Unsaved) as error:
+    except (UserError, Diverged, LostPeer, Stopped, Unsaved) as error:
         print(f"error: {error}" if not isinstance(error, Stopped) else error, file=sys.stderr)
         return error.exit_code
     except jax.errors.JaxRuntimeError as error:

@@ -1,0 +1,174 @@
+"""Processes that end together: each keeps a connection with process 0 and hears how others end.
+
+A dead process closes its connections at once and a frozen one misses its beats. Whoever is left
+then leaves with one line and `LostPeer.exit_code`, from a thread of its own, whatever the main
+thread hangs in.
+"""
+
+import json
+import os
+import queue
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, NoReturn
+
+from diffusion_jax.errors import LostPeer, UserError
+
+BEAT, SILENCE = 2.0, 30.0  # seconds: between two signs of life, and without any until one is lost
+ALONE = {1, UserError.exit_code}  # ends that one process may come to while the others go on
+# Seconds the others have to come to their own end after one has ended alone, or in due order.
+GRACE, PATIENCE = 5.0, 300.0
+MEND = "start all processes again with the same command to resume"
+
+
+class Link:
+    """Messages, lists that start with their kind, as lines of JSON over one connection."""
+
+    def __init__(self, connection: socket.socket):
+        self._socket = connection
+        self._lines = connection.makefile("r", encoding="utf-8")
+        self._lock = threading.Lock()
+
+    def send(self, *message: Any) -> None:
+        """Send; a broken connection is left for the reader to notice."""
+        data = json.dumps(message).encode() + b"\n"
+        with suppress(OSError), self._lock:
+            self._socket.sendall(data)
+
+    def close(self) -> None:
+        """End it for both sides, also for a thread that waits in `receive`."""
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+
+    def receive(self) -> list | None:
+        """The next message; None after the last, after noise and after too long a silence."""
+        try:
+            message = json.loads(self._lines.readline())
+        except (OSError, ValueError):
+            return None
+        return message if isinstance(message, list) else None
+
+
+class Lifeline:
+    """One process's share in ending together.
+
+    Args:
+        links: by process; those of process 0 to all others, those of the others to process 0.
+    """
+
+    def __init__(self, index: int, count: int, links: dict[int, Link]):
+        self.index, self._count, self._links = index, count, links.values()
+        self.step: int | None = None
+        self._own: int | None = None
+        self._codes: dict[int, int] = {}
+        self._said = threading.Condition()
+        self._answers: queue.SimpleQueue = queue.SimpleQueue()
+        self._ending = threading.Lock()
+        for peer, link in links.items():
+            self._start(self._listen, link, peer)
+        self._start(self._beat)
+
+    def _start(self, work: Callable, *arguments: Any) -> None:
+        threading.Thread(target=work, args=arguments, daemon=True).start()
+
+    def first_says(self, work: Callable[[], Any]) -> Any:
+        """See `cluster.first_says`."""
+        if self.index:
+            value, refusal = self._answers.get()
+            if refusal is not None:
+                raise UserError(refusal)
+            return value
+        try:
+            value = work()
+        except UserError as error:
+            self._send("answer", None, str(error))
+            raise
+        self._send("answer", value, None)
+        return value
+
+    def settle(self) -> None:
+        """Return if nobody was lost within the last moments; else this process is being ended."""
+        time.sleep(1.0)
+        with self._ending:
+            pass
+
+    def leave(self, code: int) -> bool:
+        """Say goodbye with an exit code and wait for the others': did all of them say it?"""
+        with self._ending:
+            self._own = code
+        self._send("bye", self.index, code)
+        with self._said:
+            return self._said.wait_for(
+                lambda: len(self._codes) == self._count - 1, 2 * GRACE if code in ALONE else None
+            )
+
+    def close(self) -> None:
+        """Close the connections, after `leave`."""
+        for link in self._links:
+            link.close()
+
+    def _send(self, *message: Any, but: Link | None = None) -> None:
+        for link in self._links:
+            if link is not but:
+                link.send(*message)
+
+    def _beat(self) -> None:
+        while True:
+            time.sleep(BEAT)
+            self._send("beat")
+
+    def _listen(self, link: Link, peer: int) -> None:
+        while message := link.receive():
+            match message:
+                case ["answer", value, refusal]:
+                    self._answers.put((value, refusal))
+                case ["bye", int(who), int(code)]:
+                    with self._said:
+                        self._codes[who] = code
+                        self._said.notify_all()
+                    self._send("bye", who, code, but=link)
+                    self._start(self._expect_own, who, GRACE if code in ALONE else PATIENCE)
+                case ["lost", str(reason)]:
+                    self._end(reason)
+        if peer not in self._codes:
+            self._end(f"process {peer} of {self._count} was lost")
+        self._end_unless_leaving(peer)
+
+    def _expect_own(self, who: int, seconds: float) -> None:
+        time.sleep(seconds)
+        self._end_unless_leaving(who)
+
+    def _end_unless_leaving(self, who: int) -> None:
+        if self._own is None:
+            code = self._codes[who]
+            self._end(f"process {who} of {self._count} ended with exit code {code}")
+
+    def _end(self, reason: str) -> NoReturn:
+        self._ending.acquire()  # for good: the first reason counts
+        if self.index == 0:
+            self._send("lost", reason)
+        after = "" if self.step is None else f" after step {self.step}"
+        line = "" if self._own else f"error: {reason}{after}; {MEND}\n"
+        if self.index == 0:
+            time.sleep(0.3)  # the others read the reason before they see this process end
+        exit_now(self._own or LostPeer.exit_code, line)
+
+
+def exit_now(code: int, line: str = "") -> NoReturn:
+    """End the process without its exit handlers, which could hang for those that are lost."""
+
+    def speak():
+        if line:
+            os.write(2, f"\n{line}".encode() if os.isatty(2) else line.encode())
+        sys.stdout.flush()
+        sys.stderr.flush()
+
+    # The main thread may hold a stream's lock for ever.
+    speaking = threading.Thread(target=speak, daemon=True)
+    speaking.start()
+    speaking.join(2.0)
+    os._exit(code)
