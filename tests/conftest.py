@@ -1,4 +1,4 @@
-"""What every test shares: four fake CPU devices and one compilation cache."""
+"""What every test shares: four fake CPU devices, a compilation cache, a hurried compiler."""
 
 import os
 from pathlib import Path
@@ -14,5 +14,21 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 CACHE.mkdir(parents=True, exist_ok=True, mode=0o700)
 
 import jax  # noqa: E402
+import pytest  # noqa: E402
 
 jax.config.update("jax_default_matmul_precision", "highest")
+
+
+@pytest.fixture(scope="module")
+def hurried_compiler():
+    """Programs compiled with few optimisations, in subprocesses too: in half the time.
+
+    For tests of what goes on around a network, whose steps are few. Tests of numbers, of devices
+    and of resuming compile as a person's runs do, and no hurried program is left to them.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+        jax.config.update("jax_disable_most_optimizations", True)
+        yield
+        jax.config.update("jax_disable_most_optimizations", False)
+        jax.clear_caches()

@@ -2,6 +2,7 @@
 
 import json
 import os
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,8 @@ from diffusion_jax.commands import evaluate, sample, train
 from diffusion_jax.data.tfds_prepare import prepare
 from diffusion_jax.data.tfds_source import find_builder
 
+pytestmark = pytest.mark.usefixtures("hurried_compiler")
+
 REAL = Path(os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")).expanduser()
 SMALL = [
     "--config.model.channels=4",
@@ -26,6 +29,12 @@ SMALL = [
     "--config.train.log_every=1",
     "--config.train.sample_every=0",
     "--config.optimizer.warmup_steps=2",
+]
+# Half of what there is to compile: the network itself is trained by the first test.
+ONE_LEVEL = [
+    "--config.model.multipliers=1,",
+    "--config.model.attention_resolutions=99",
+    "--config.model.dropout=0",
 ]
 
 
@@ -68,10 +77,15 @@ def losses(folder):
 
 def test_cifar10_trains_resumes_under_pmap_and_samples(tfds_folder, tmp_path):
     run, straight = tmp_path / "run", tmp_path / "straight"
-    train.main(flags("cifar10.py", run, tfds_folder, "--config.train.steps=3"))
-    resumed = ["--config.train.steps=6", "--config.parallel=pmap"]
-    train.main(flags("cifar10.py", run, tfds_folder, *resumed))
-    train.main(flags("cifar10.py", straight, tfds_folder, "--config.train.steps=6"))
+
+    def go(folder, steps, *more):
+        # The test split is read five times as fast.
+        given = [f"--config.train.steps={steps}", "--config.data.split=test", *more]
+        train.main(flags("cifar10.py", folder, tfds_folder, *given))
+
+    go(run, 3)
+    go(run, 6, "--config.parallel=pmap")
+    go(straight, 6)
     np.testing.assert_allclose(losses(run), losses(straight), rtol=1e-5)
     out = tmp_path / "images.npz"
     sample.main([f"--workdir={run}", "--num=4", "--steps=10", f"--out={out}"])
@@ -81,7 +95,7 @@ def test_cifar10_trains_resumes_under_pmap_and_samples(tfds_folder, tmp_path):
 
 
 def test_an_image_folder_trains(pictures, tmp_path):
-    size = ["--config.data.image_size=16", "--config.train.steps=2"]
+    size = ["--config.data.image_size=16", "--config.train.steps=2", *ONE_LEVEL]
     train.main(flags("image_folder.py", tmp_path / "run", pictures, *size))
     assert np.all(np.isfinite(losses(tmp_path / "run")))
     record = json.loads((tmp_path / "run" / "config.json").read_text())
@@ -96,6 +110,7 @@ def test_grids_appear_while_training_and_can_be_of_classes(pictures, tmp_path):
         labels=np.arange(8) % 2,
     )
     more = [
+        *ONE_LEVEL,
         "--config.data.name=arrays",
         "--config.data.channels=1",
         "--config.model.classes=2",
@@ -118,19 +133,25 @@ def colours(tmp_path_factory):
     return path
 
 
-SMALLEST = [
-    "--config.data.name=arrays",
-    "--config.model.multipliers=1,",
-    "--config.model.attention_resolutions=99",
-    "--config.model.blocks=1",
-    "--config.train.steps=2",
-]
+SMALLEST = [*ONE_LEVEL, "--config.data.name=arrays", "--config.train.steps=2"]
+
+
+@pytest.fixture(scope="module")
+def run_of(colours, tmp_path_factory):
+    """The finished run of a variant, trained when it is first asked for."""
+
+    @cache
+    def run(variant):
+        folder = tmp_path_factory.mktemp("runs") / variant
+        train.main(flags(f"cifar10.py:{variant}", folder, colours, *SMALLEST))
+        return folder
+
+    return run
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_every_variant_of_cifar10_trains(variant, colours, tmp_path):
-    run = tmp_path / "run"
-    train.main(flags(f"cifar10.py:{variant}", run, colours, *SMALLEST))
+def test_every_variant_of_cifar10_trains(variant, run_of):
+    run = run_of(variant)
     assert np.all(np.isfinite(losses(run)))
     record = json.loads((run / "config.json").read_text())["config"]
     assert record["name"] == f"cifar10_{variant}"
@@ -138,9 +159,8 @@ def test_every_variant_of_cifar10_trains(variant, colours, tmp_path):
 
 
 @pytest.mark.parametrize("variant", ["hybrid_cosine_4000", "mean_bound_learned_variance"])
-def test_learned_variances_are_sampled_and_evaluated(variant, colours, tmp_path):
-    run, out = tmp_path / "run", tmp_path / "report.json"
-    train.main(flags(f"cifar10.py:{variant}", run, colours, *SMALLEST))
+def test_learned_variances_are_sampled_and_evaluated(variant, run_of, tmp_path):
+    run, out = run_of(variant), tmp_path / "report.json"
     sample.main([f"--workdir={run}", "--num=2", "--steps=5", f"--out={tmp_path / 'x.npz'}"])
     assert np.load(tmp_path / "x.npz")["arr_0"].shape == (2, 8, 8, 3)
     evaluate.main([f"--workdir={run}", "--split=train", "--num=4", "--every=25", f"--out={out}"])

@@ -13,13 +13,15 @@ from tiny import ROOT, flags
 from diffusion_jax.commands import evaluate, train
 from diffusion_jax.errors import UserError
 
+pytestmark = pytest.mark.usefixtures("hurried_compiler")
+
 
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory):
     """A finished tiny run, with everything learned that can be."""
     folder = tmp_path_factory.mktemp("runs") / "tiny"
     more = {"variance": "learned_range", "loss": "bound", "timesteps": "importance"}
-    train.main([f"--workdir={folder}", *flags(sample__clip=False, **more)])
+    train.main([f"--workdir={folder}", *flags(sample__clip=False, model__dropout=0.0, **more)])
     return folder
 
 

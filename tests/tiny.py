@@ -1,12 +1,18 @@
 """The smallest run that is still a real one: the digits and a network of a few thousand weights."""
 
+import contextlib
+import importlib
+import io
+import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
 
 import jax
 import numpy as np
 
 from diffusion_jax import build, config
+from diffusion_jax.commands import arguments
 from diffusion_jax.core.keys import Stream, stream_key
 from diffusion_jax.data.batches import batch_indices
 from diffusion_jax.training.step import Batch
@@ -16,9 +22,8 @@ DIGITS = ROOT / "configs" / "digits.py"
 
 OVERRIDES = {
     "model.channels": "8",
-    "model.multipliers": "1,2",
+    "model.multipliers": "1,",
     "model.blocks": "1",
-    "model.attention_resolutions": "4",
     "model.dropout": "0.1",
     "schedule.steps": "20",
     "train.batch_size": "8",
@@ -53,6 +58,19 @@ def train(workdir, **changes):
 def sample(workdir, *arguments):
     """A command line that samples from a run."""
     return [sys.executable, str(ROOT / "sample.py"), f"--workdir={workdir}", *map(str, arguments)]
+
+
+def run_inside(command):
+    """What `subprocess.run` of a command line of these scripts gives, without the new process."""
+    script = importlib.import_module(f"diffusion_jax.commands.{Path(command[1]).stem}")
+    out, err, code = io.StringIO(), io.StringIO(), 0
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            with mock.patch.object(sys, "argv", command[1:]):
+                arguments.run(script.main)
+        except SystemExit as left:
+            code = left.code
+    return subprocess.CompletedProcess(command, code, out.getvalue(), err.getvalue())
 
 
 class Tiny:
