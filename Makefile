@@ -7,11 +7,11 @@ PY := $(VENV)/bin/python
 PEERS := $(VENV)-peers
 
 .DEFAULT_GOAL := help
-.PHONY: help train test lint types parity notebook lock
+.PHONY: help train test faults lint types parity notebook lock
 
 help:
 	@echo "make train   train the digits and sample from them (about 4 minutes on 2 CPU cores)"
-	@echo "make test    run the test suite"
+	@echo "make test    run the test suite;  make faults: every fault of docs/reliability.md, slowly"
 	@echo "make parity  compare the samplers with diffusers', installed beside (CPU build of torch)"
 	@echo "make lint    ruff;  make types: pyright;  make notebook: run it small;  make lock: renew the lock"
 
@@ -22,6 +22,9 @@ train: $(VENV)/ready
 
 test: $(VENV)/ready
 	$(PY) -m pytest
+
+faults: $(VENV)/ready
+	HYPOTHESIS_PROFILE=faults $(PY) -m pytest -m "faults or fuzz" --durations=0
 
 lint: $(VENV)/tools
 	$(VENV)/bin/ruff check .

@@ -55,7 +55,10 @@ BOUND = {"loss": "bound", "variance": "learned_range", "timesteps": "importance"
 
 @pytest.fixture(scope="module")
 def tiny():
-    return Tiny(train__batch_size=8, **BOUND)
+    """With arrays of a tiny network counted as large enough to be split."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(devices, "SPLIT_FROM", 256)
+        yield Tiny(train__batch_size=8, **BOUND)
 
 
 def spread(tiny, mode, devices_used, batch_size=8):
@@ -67,8 +70,9 @@ def run(tiny, mode, devices_used, steps=3):
     parallel = spread(tiny, mode, devices_used)
     state, losses = parallel.place_state(tiny.state()), []
     for step in range(steps):
-        state, metrics = parallel.step(state, parallel.place_batch(tiny.batch(step)))
-        losses.append(float(parallel.read(metrics).loss))
+        state, placed = parallel.step(state, parallel.place_batch(tiny.batch(step)))
+        metrics = parallel.read(placed)
+        losses.append((metrics.losses.t, float(metrics.loss)))
     return jax.tree.map(np.asarray, parallel.gather(state)), losses
 
 
@@ -82,7 +86,9 @@ def alone(tiny):
 def test_training_on_four_devices_is_training_on_one(tiny, alone, mode):
     """Gradients are averages over the whole batch: neither summed nor of a device's share."""
     state, losses = run(tiny, mode, DEVICES)
-    np.testing.assert_allclose(losses, alone[1], rtol=1e-5)
+    for (t, loss), (their_t, their_loss) in zip(losses, alone[1], strict=True):
+        np.testing.assert_array_equal(t, their_t)
+        np.testing.assert_allclose(loss, their_loss, rtol=1e-5)
     for ours, reference in zip(jax.tree.leaves(state), jax.tree.leaves(alone[0]), strict=True):
         # Adam divides by the gradient's own size, so a rounding error can move a weight visibly.
         np.testing.assert_allclose(ours, reference, atol=2e-5)
