@@ -128,7 +128,7 @@ def test_sampling_takes_no_more_steps_than_there_are():
     ("key", "value", "message"),
     [
         ("schedule.name", "linaer", r"config.schedule.name 'linaer'; known: .*linear"),
-        ("parallel", "tpu", r"config.parallel 'tpu'; known: jit, pmap"),
+        ("parallel", "tpu", r"config.parallel 'tpu'; known: fsdp, jit, pmap"),
         ("optimizer.decay", "x", r"known: constant, cosine"),
         ("ema.decay", "1.5", r"config.ema.decay is 1.5; it must be between 0.0 and 1.0"),
         ("prediction", "noise", r"config.prediction 'noise'; known: eps, mean"),

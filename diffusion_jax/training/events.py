@@ -1,5 +1,6 @@
 """TensorBoard events, written at once."""
 
+import math
 import time
 from pathlib import Path
 
@@ -19,11 +20,12 @@ class Events:
         self._add(step, session_log={"status": "START"})
 
     def write(self, step: int, values: dict[str, float]) -> None:
-        """One step's numbers."""
+        """One step's numbers, those that are not finite left out."""
         from tensorboardX.summary import scalar
 
         for name, value in values.items():
-            self._add(step, summary=scalar(name, value))
+            if math.isfinite(value):
+                self._add(step, summary=scalar(name, value))
 
     def _add(self, step: int, **content) -> None:
         from tensorboardX.proto import event_pb2
