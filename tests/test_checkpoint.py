@@ -136,7 +136,8 @@ def test_half_made_and_empty_folders_never_count(tiny, tmp_path):
     (tmp_path / "9").mkdir()
     (tmp_path / "8").mkdir()
     (tmp_path / "8" / "manifest.sha256").touch()
-    (tmp_path / "7.orbax-checkpoint-tmp" / "state").mkdir(parents=True)
+    (tmp_path / "saving-6").mkdir()
+    (tmp_path / "saving-7.orbax-checkpoint-tmp" / "state").mkdir(parents=True)
     (tmp_path / "trash-2" / "state").mkdir(parents=True)
     assert Checkpoints(tmp_path, {}).latest() == 3
     step_folders.set_aside(tmp_path, 3)
