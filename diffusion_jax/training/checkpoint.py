@@ -199,5 +199,7 @@ def _abstract(tree: Any) -> Any:
 
 def _reason(error: BaseException) -> str:
     """The end of a message is what the system said; Orbax puts its own paths before it."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
     text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     return text.rsplit(": ", 1)[-1].removesuffix("]").split(" [os_error_code")[0]

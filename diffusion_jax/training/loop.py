@@ -74,6 +74,9 @@ def _finish(step: int, tools: Tools) -> None:
     """Wait for the last save, and do not call a run saved whose last state is not on disk."""
     outcome = tools.checkpoints.wait()
     _say(outcome, tools)
+    lost = tools.metrics.flush() if tools.metrics is not None else None
+    if lost:
+        tools.report.line(f"the last lines of metrics.jsonl could not be written: {lost}")
     error = tools.first_says(outcome.error or "" if outcome else "")
     if error:
         newest = tools.checkpoints.latest()
