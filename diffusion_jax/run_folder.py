@@ -65,9 +65,12 @@ def lock(folder: Path) -> IO[str]:
         ) from None
     except OSError:
         return file  # a file system without locks: two trainers at once are the user's to avoid
-    file.truncate(0)
-    file.write(f"{os.getpid()} on {socket.gethostname()}")
-    file.flush()
+    try:
+        os.ftruncate(file.fileno(), 0)
+        os.write(file.fileno(), f"{os.getpid()} on {socket.gethostname()}".encode())
+    except OSError as error:
+        file.close()
+        raise UserError(f"cannot write the workdir {folder}: {error.strerror}") from error
     return file
 
 

@@ -1,11 +1,13 @@
 """Checkpoints: what was saved comes back bit for bit, and what is damaged does not come back."""
 
 import os
+import struct
 import subprocess
 
 import jax
 import numpy as np
 import pytest
+from tensorboardX.proto import event_pb2
 from tiny import Tiny
 
 from diffusion_jax.errors import UserError
@@ -136,7 +138,8 @@ def test_half_made_and_empty_folders_never_count(tiny, tmp_path):
     (tmp_path / "9").mkdir()
     (tmp_path / "8").mkdir()
     (tmp_path / "8" / "manifest.sha256").touch()
-    (tmp_path / "7.orbax-checkpoint-tmp" / "state").mkdir(parents=True)
+    (tmp_path / "saving-6").mkdir()
+    (tmp_path / "saving-7.orbax-checkpoint-tmp" / "state").mkdir(parents=True)
     (tmp_path / "trash-2" / "state").mkdir(parents=True)
     assert Checkpoints(tmp_path, {}).latest() == 3
     step_folders.set_aside(tmp_path, 3)
@@ -249,6 +252,15 @@ def test_a_full_disk_loses_nothing_and_is_tried_again(tiny, small_disk):
     assert [path.name for path in (small_disk / "run").iterdir()] == ["4"]
 
 
+def start(path):
+    """The step that a file of TensorBoard events starts at, in its second record."""
+    content = path.read_bytes()
+    (size,) = struct.unpack("<Q", content[:8])
+    content = content[16 + size :]
+    (size,) = struct.unpack("<Q", content[:8])
+    return event_pb2.Event.FromString(content[12 : 12 + size]).step
+
+
 def test_metrics_wait_for_room_and_come_once(small_disk):
     """And nothing hangs: tensorboardX's own writer would, from its eleventh number on."""
     writer = MetricsWriter(small_disk, 0, 1)
@@ -258,7 +270,12 @@ def test_metrics_wait_for_room_and_come_once(small_disk):
     answers = [writer.write(n, loss=float(n)) for n in range(2, 200)]
     assert "No space left on device" in answers[-1] or "bytes were taken" in answers[-1]
     (small_disk / "ballast").unlink()
+    assert writer.flush() is None
     assert writer.write(200, loss=200.0) is None
     writer.close()
+    # A new file of events makes void what older ones say from its start on: no step twice, or never.
+    first, *_, last = sorted((small_disk / "tensorboard").iterdir())
+    assert start(first) == 1
+    assert start(last) > 2
     lines = (small_disk / "metrics.jsonl").read_text().splitlines()
     assert lines == [f'{{"step": {n}, "loss": {float(n)}}}' for n in range(1, 201)]

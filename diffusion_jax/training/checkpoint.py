@@ -1,7 +1,6 @@
 """Checkpoints on disk: the only file that knows Orbax."""
 
 import json
-import shutil
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -13,7 +12,7 @@ import orbax.checkpoint as ocp
 
 from diffusion_jax.errors import UserError
 from diffusion_jax.files import replacing
-from diffusion_jax.training import manifest, step_folders
+from diffusion_jax.training import manifest, patience, step_folders
 from diffusion_jax.training.state import TrainState
 from diffusion_jax.training.step_folders import Keep
 
@@ -28,7 +27,7 @@ class Outcome(NamedTuple):
 class Checkpoints:
     """The folder `checkpoints/<step>/` of one run; `save` returns before the data is on disk.
 
-    A step counts once its manifest is there, which is written last.
+    A step gets its name last, when its manifest is there and everything is on disk.
 
     Args:
         about: what the parameters mean, as short texts; saved with them, compared on restoring.
@@ -44,6 +43,8 @@ class Checkpoints:
         warn: Callable[[str], None] = lambda line: None,
     ):
         self._folder, self._about, self._keep, self._warn = folder.absolute(), about, keep, warn
+        if keep is not None:
+            patience.install()
         self._orbax = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler())
         self._background = ThreadPoolExecutor(1)
         self._pending: tuple[int, Future] | None = None
@@ -60,7 +61,8 @@ class Checkpoints:
         step = int(state.step)
         done: Future = Future()
         try:
-            self._orbax.save(self._folder / str(step), _items(state, ocp.args.StandardSave))
+            made = step_folders.unfinished(self._folder, step)
+            self._orbax.save(made, _items(state, ocp.args.StandardSave))
             note = {"about": self._about, "loss": loss, "tree": described(state)}
             done = self._background.submit(self._finish, step, note)
         except Exception as error:  # Orbax reports a full disk by whatever it runs into
@@ -72,11 +74,13 @@ class Checkpoints:
         self._orbax.wait_until_finished()
         if jax.process_index() > 0:
             return
-        with replacing(self._folder / str(step) / step_folders.RECORD) as file:
+        made = step_folders.unfinished(self._folder, step)
+        with replacing(made / step_folders.RECORD) as file:
             json.dump(note, file, indent=1)
-        manifest.write(self._folder / str(step))
+        manifest.write(made)
+        step_folders.finish(self._folder, step)
         if self._keep is not None:
-            step_folders.prune(self._folder, self._keep)
+            step_folders.prune(self._folder, self._keep, self._warn)
 
     def wait(self) -> Outcome | None:
         """Wait until the last save is on disk; None if nothing was under way."""
@@ -87,9 +91,9 @@ class Checkpoints:
         self._pending = None
         if error is None:
             return Outcome(step, None)
+        patience.outlast("orbax")
         if jax.process_index() == 0:  # its leftovers take the room that the next one needs
-            for path in self._folder.glob(f"{step}.orbax-checkpoint-tmp*"):
-                shutil.rmtree(path, ignore_errors=True)
+            step_folders.sweep(self._folder)
         return Outcome(step, _reason(error))
 
     def finished(self) -> Outcome | None:
@@ -195,5 +199,7 @@ def _abstract(tree: Any) -> Any:
 
 def _reason(error: BaseException) -> str:
     """The end of a message is what the system said; Orbax puts its own paths before it."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
     text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
     return text.rsplit(": ", 1)[-1].removesuffix("]").split(" [os_error_code")[0]

@@ -102,11 +102,17 @@ def _jit(make_step: Callable, devices: Sequence[Any], shapes: Any, fsdp: int = 1
             out_shardings=(places, replicated),
             donate_argnums=0,
         ),
-        single=lambda tree: tree,
+        single=partial(jax.tree.map, _once),
         gather=lambda tree: jax.tree.map(lambda a: a.addressable_data(0), gather(tree)),
         read=partial(jax.tree.map, np.asarray),
         shapes=placed,
     )
+
+
+def _once(array: jax.Array) -> jax.Array:
+    # Orbax would cut equal copies into a slice per device, and compile a program per shape for it.
+    alone = array.is_fully_replicated and jax.process_count() == 1
+    return array.addressable_data(0) if alone else array
 
 
 def _fsdp(make_step: Callable, devices: Sequence[Any], shapes: Any) -> Parallel:

@@ -43,9 +43,11 @@ class History:
             self._read(*self._under_way.popleft())
 
     def drain(self) -> None:
-        """Wait for every step that is under way."""
+        """Wait for every step that is under way, and write every log that waits for room."""
         while self._under_way:
             self._read(*self._under_way.popleft())
+        if self._tools.metrics is not None:
+            self._tools.metrics.flush()
 
     def mean_loss(self) -> float | None:
         """The mean of the finite losses since this was last asked, None if there were none."""

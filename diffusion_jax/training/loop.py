@@ -75,6 +75,9 @@ def _finish(step: int, tools: Tools) -> None:
     """Wait for the last save, and do not call a run saved whose last state is not on disk."""
     outcome = tools.checkpoints.wait()
     _say(outcome, tools)
+    lost = tools.metrics.flush() if tools.metrics is not None else None
+    if lost:
+        tools.report.line(f"the last lines of metrics.jsonl could not be written: {lost}")
     error = cluster.first_says(lambda: outcome.error if outcome else None)
     if error:
         newest = tools.checkpoints.latest()

@@ -20,7 +20,6 @@ def write(folder: Path) -> None:
         sync_folder(place)
     with replacing(folder / NAME, durable=True) as file:
         file.writelines(sums)
-    sync_folder(folder.parent)
 
 
 def exists(folder: Path) -> bool:

@@ -31,6 +31,12 @@ class MetricsWriter:
     def write(self, step: int, **values: float) -> str | None:
         """Write one step's numbers; what kept them from the disk, None if nothing did."""
         self._waiting.append((step, values))
+        return self.flush()
+
+    def flush(self) -> str | None:
+        """Write what still waits; what kept it from the disk, None if nothing did."""
+        if not self._waiting:
+            return None
         try:
             self._write_lines()
             self._write_events()
@@ -56,6 +62,7 @@ class MetricsWriter:
         for step, values in self._waiting:
             self._events.write(step, values)
         self._events.flush()
+        self._purge = self._waiting[-1][0] + 1
         self._size = self._path.stat().st_size
 
     def keep_batch(self, step: int, losses: dict[str, Any]) -> Path:

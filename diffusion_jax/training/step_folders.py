@@ -6,9 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from diffusion_jax.files import sync_folder
 from diffusion_jax.training import manifest
 
 RECORD = "about.json"
+SAVING = "saving-"
 TRASH = "trash-"
 
 
@@ -43,11 +45,26 @@ def newest_good(folder: Path, warn: Callable[[str], None]) -> int | None:
     return None
 
 
+def unfinished(folder: Path, step: int) -> Path:
+    """Where a step is saved until it is whole."""
+    return folder / f"{SAVING}{step}"
+
+
+def finish(folder: Path, step: int) -> None:
+    """Give a step that is whole its name."""
+    unfinished(folder, step).rename(folder / str(step))
+    sync_folder(folder)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what saves and removals that were cut off have left; none may be under way."""
+    for path in [*folder.glob(f"{SAVING}*"), *folder.glob(f"{TRASH}*")]:
+        shutil.rmtree(path, ignore_errors=True)
+
+
 def set_aside(folder: Path, newest: int | None) -> None:
     """Get half-made and damaged steps out of the way of training on from the step `newest`."""
-    for path in folder.glob("*"):
-        if path.name.startswith(TRASH) or ".orbax-checkpoint-tmp" in path.name:
-            shutil.rmtree(path, ignore_errors=True)
+    sweep(folder)
     for path in _numbered(folder):
         if not manifest.exists(path):
             _rename(path, "incomplete")
@@ -69,12 +86,19 @@ def to_keep(losses: dict[int, float | None], keep: Keep) -> set[int]:
     return {*steps[-keep.last :], *every, *best}
 
 
-def prune(folder: Path, keep: Keep) -> None:
-    """Remove what is not to be kept; a kill on the way leaves each step whole or in the trash."""
+def prune(folder: Path, keep: Keep, warn: Callable[[str], None]) -> None:
+    """Remove what is not to be kept; a kill on the way leaves each step whole or in the trash.
+
+    A line to `warn` for each that cannot be removed.
+    """
     losses = {step: _loss(folder, step) for step in complete(folder)}
     for step in losses.keys() - to_keep(losses, keep):
-        trash = (folder / str(step)).rename(folder / f"{TRASH}{step}")
-        shutil.rmtree(trash, ignore_errors=True)
+        try:
+            (folder / str(step)).rename(folder / f"{TRASH}{step}")
+        except OSError as error:
+            warn(f"checkpoint {step} in {folder} could not be removed: {error.strerror}")
+    for path in folder.glob(f"{TRASH}*"):
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def _loss(folder: Path, step: int) -> float | None:
