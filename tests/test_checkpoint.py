@@ -273,7 +273,7 @@ def test_metrics_wait_for_room_and_come_once(small_disk):
     assert writer.flush() is None
     assert writer.write(200, loss=200.0) is None
     writer.close()
-    # A new file of events makes void what older ones say from its start on: no step twice, or never.
+    # A new file of events makes void what older ones say from its start on: each step comes once.
     first, *_, last = sorted((small_disk / "tensorboard").iterdir())
     assert start(first) == 1
     assert start(last) > 2

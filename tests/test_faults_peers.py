@@ -27,7 +27,7 @@ def until(started, said):
 
 def in_a_save(folder):
     """Wait for the leftovers that a save has while it is under way."""
-    while not list((folder / "checkpoints").glob("*.orbax-checkpoint-tmp")):
+    while not list((folder / "checkpoints").glob("saving-*")):
         time.sleep(0.001)
 
 
