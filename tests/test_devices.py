@@ -12,6 +12,8 @@ from diffusion_jax.core.predictions import prediction
 from diffusion_jax.core.process import q_sample, reverse_process
 from diffusion_jax.errors import UserError
 from diffusion_jax.training import devices
+from diffusion_jax.training.checkpoint import Checkpoints, Outcome
+from diffusion_jax.training.step_folders import Keep
 
 DEVICES = jax.devices()[:4]
 needs_devices = pytest.mark.skipif(len(DEVICES) < 4, reason="needs four devices")
@@ -129,3 +131,22 @@ def test_the_batch_divides_into_its_parts_on_every_device():
     devices.check_batch(24, 4, parts=3)
     with pytest.raises(UserError, match=r"16 .* by the 4 devices times config.train.accumulate 3"):
         devices.check_batch(16, 4, parts=3)
+
+
+@needs_devices
+def test_a_checkpoint_moves_between_layouts_exactly(tiny, tmp_path):
+    """Whole on one device, split over four, a copy on each: the same bits, placed as asked for."""
+    layouts = [("jit", DEVICES[:1]), ("fsdp", DEVICES), ("jit", DEVICES), ("pmap", DEVICES)]
+    state = tiny.state()
+    for n, (mode, used) in enumerate([*layouts, layouts[0]]):
+        parallel = spread(tiny, mode, used)
+        folder = tmp_path / str(n)
+        checkpoints = Checkpoints(folder, {}, Keep(1))
+        checkpoints.save(parallel.single(parallel.place_state(state)))
+        assert checkpoints.wait() == Outcome(0, None)
+        following = spread(tiny, *layouts[(n + 1) % len(layouts)])
+        restored = checkpoints.restore(0, following.state)
+        places = jax.tree.map(lambda a: a.sharding, following.state)
+        assert jax.tree.map(lambda a: a.sharding, restored) == places
+        state = jax.tree.map(np.asarray, restored)
+    jax.tree.map(np.testing.assert_array_equal, state, tiny.state())

@@ -21,16 +21,16 @@ NETWORK = {
     "train__save_every": 0,
 }
 HERE = {"processes": 1, "devices": 1}
-SPREAD = {"2 processes, split": {"processes": 2, "parallel": "fsdp"}}
-MORE = {
+ELSEWHERE = {
     "8 devices": {"devices": 8},
     "8 devices, split": {"devices": 8, "parallel": "fsdp"},
     "8 devices, pmap": {"devices": 8, "parallel": "pmap"},
     "2 processes": {"processes": 2},
+    "2 processes, split": {"processes": 2, "parallel": "fsdp"},
     "2 processes with 4 devices": {"processes": 2, "devices": 4},
     "4 parts": {"train__accumulate": 4},
 }
-CASES = [*SPREAD, *(pytest.param(name, marks=pytest.mark.faults) for name in MORE)]
+pytestmark = pytest.mark.faults
 
 
 @pytest.fixture(scope="module")
@@ -61,18 +61,17 @@ def assert_close(lines, reached, straight):
     )
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", ELSEWHERE)
 def test_resumed_elsewhere(begun, straight, case, tmp_path):
     folder = copy(begun, tmp_path / "run")
-    run(folder, **(SPREAD | MORE)[case], train__steps=LAST, **NETWORK)
+    run(folder, **ELSEWHERE[case], train__steps=LAST, **NETWORK)
     assert_close(metrics(folder), state(folder, LAST, **NETWORK), straight)
 
 
-@pytest.mark.faults
-@pytest.mark.parametrize("case", [*SPREAD, *MORE])
+@pytest.mark.parametrize("case", ELSEWHERE)
 def test_resumed_here(begun, straight, case, tmp_path):
     """The way back: begun there, gone on with on one device."""
     folder = tmp_path / "run"
-    run(folder, **(SPREAD | MORE)[case], train__steps=FIRST, **NETWORK)
+    run(folder, **ELSEWHERE[case], train__steps=FIRST, **NETWORK)
     run(folder, **HERE, train__steps=LAST, **NETWORK)
     assert_close(metrics(folder), state(folder, LAST, **NETWORK), straight)
