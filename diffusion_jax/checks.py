@@ -60,6 +60,7 @@ RANGES = {
     "sample.jump": (1, math.inf),
     "sample.repeats": (1, math.inf),
     "data.image_size": (0, math.inf),
+    "data.workers": (0, 256),
 }
 
 

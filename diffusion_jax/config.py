@@ -17,7 +17,7 @@ from diffusion_jax.errors import UserError
 Config = Any  # a ConfigDict, whose fields no type checker can know
 
 DEFAULT = Path(__file__).parents[1] / "configs" / "default.py"
-MAY_CHANGE = ("train.steps", "data.dir", "parallel")
+MAY_CHANGE = ("train.steps", "data.dir", "data.stream", "data.workers", "parallel")
 
 
 def load(spec: str, overrides: list[tuple[str, str]]) -> Config:

@@ -15,6 +15,7 @@ from diffusion_jax.commands.terminal import Training
 from diffusion_jax.core.keys import Stream, stream_key
 from diffusion_jax.data.batches import batch_indices
 from diffusion_jax.data.dataset import Dataset, Source
+from diffusion_jax.data.stream import BatchStream
 from diffusion_jax.evaluation.generate import make_generate
 from diffusion_jax.models.network import parameter_count
 from diffusion_jax.training import devices, loop
@@ -60,9 +61,13 @@ def main(arguments: list[str]) -> None:
         stack.callback(metrics.close)
         report = Training(settings.train.steps, int(state.step))
         stack.callback(report.close)
+        if dataset is None:
+            batch = streamed(settings, source, int(state.step), stack)
+        else:
+            batch = batches(settings, dataset)
         tools = loop.Tools(
             parallel=parallel,
-            batch=batches(settings, dataset),
+            batch=batch,
             learning_rate=training.rate,
             checkpoints=checkpoints,
             metrics=metrics,
@@ -75,17 +80,17 @@ def main(arguments: list[str]) -> None:
 
 
 def _prepare(settings, source: Source, training: build.Training, parallel: devices.Parallel):
-    """Read the data, draw the parameters and compile the step, side by side."""
+    """Read the data, unless streamed, draw the parameters and compile the step, side by side."""
     key, size = stream_key(settings.seed, Stream.INIT), settings.train.batch_size
     images = jax.ShapeDtypeStruct((size, *source.shape), np.uint8)
     number = jax.ShapeDtypeStruct((size,), np.int32)
     with ThreadPoolExecutor() as background:
-        reading = background.submit(source.load)
+        reading = None if settings.data.stream else background.submit(source.load)
         drawing = training.init.lower(key)
         shapes = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype), drawing.out_info)
         compiling = background.submit(parallel.compile, shapes, Batch(images, number, number))
         state = drawing.compile()(key)
-        return reading.result(), state, compiling.result()
+        return reading and reading.result(), state, compiling.result()
 
 
 def _parse(arguments: list[str]):
@@ -132,6 +137,22 @@ def batches(settings, dataset: Dataset):
     def batch(step: int) -> Batch:
         index = batch_indices(settings.seed, step, size, count)
         return Batch(dataset.images[index], dataset.labels[index], position)
+
+    return batch
+
+
+def streamed(settings, source: Source, first: int, stack: ExitStack):
+    """What `batches` gives, read while training goes on: for steps from `first` on, in order.
+
+    stack: ends the reading when it is closed.
+    """
+    size, part = settings.train.batch_size, settings.data
+    stream = BatchStream(source, settings.seed, size, start_step=first, workers=part.workers)
+    stack.callback(stream.close)
+    position = np.arange(size, dtype=np.int32)
+
+    def batch(step: int) -> Batch:
+        return Batch(*next(stream), position)
 
     return batch
 
