@@ -54,7 +54,7 @@ def read_pixels(file, channels: int, image_size: int = 0) -> np.ndarray:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise Unreadable(f"more than {MAX_PIXELS / 1e6:.0f} million pixels") from None
     # Pillow reports damage by whatever its decoders run into.
-    except (OSError, ValueError, SyntaxError, EOFError, IndexError, *DAMAGE) as error:
+    except (OSError, ValueError, SyntaxError, EOFError, IndexError, MemoryError, *DAMAGE) as error:
         raise Unreadable(f"broken image ({error})") from error
     return array.reshape(*array.shape[:2], channels)
 
