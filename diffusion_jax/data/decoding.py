@@ -1,6 +1,7 @@
 """Encoded images to uint8 arrays: one kind of pixel, centre crop, resize, and many at once."""
 
 import contextlib
+import math
 import os
 import struct
 import warnings
@@ -77,7 +78,7 @@ def limited_pixels():
         yield
 
 
-def check_memory(name: str, needed: int) -> None:
+def check_memory(name: str, needed: int, mend: str) -> None:
     """Raises UserError if `needed` bytes are more than the machine has available."""
     import psutil
 
@@ -85,7 +86,7 @@ def check_memory(name: str, needed: int) -> None:
     if needed > available:
         raise UserError(
             f"{name} needs {needed / 1e9:.1f} GB of memory but {available / 1e9:.1f} GB are "
-            "available; set a smaller --config.data.image_size"
+            f"available; {mend}"
         )
 
 
@@ -98,7 +99,8 @@ def encoded(name: str, shape: tuple, classes: int, size: int, read: Read) -> Sou
     def load() -> Dataset:
         from tqdm import tqdm
 
-        check_memory(name, size * int(np.prod(shape)))
+        mend = "set --config.data.stream=True to train, or a smaller --config.data.image_size"
+        check_memory(name, size * math.prod(shape), mend)
         images, labels = np.empty((size, *shape), np.uint8), np.empty(size, np.int32)
         starts = range(0, size, CHUNK)
 

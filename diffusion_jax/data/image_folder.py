@@ -53,8 +53,10 @@ class Files(NamedTuple):
     resize: bool
 
     def __call__(self, indices):
-        images = [self._decode(os.path.join(self.folder, self.files[i])) for i in indices]
-        return np.stack(images), self.labels[indices]
+        images = np.empty((len(indices), *self.shape), np.uint8)
+        for place, i in enumerate(indices):
+            images[place] = self._decode(os.path.join(self.folder, self.files[i]))
+        return images, self.labels[indices]
 
     def _decode(self, path: str):
         height, _, channels = self.shape
