@@ -1,13 +1,16 @@
 """What share of a training step do reading and augmenting cost?
 
 python -m benchmarks.data --config configs/digits.py [--batch N] [--data_dir FOLDER] [--out X.json]
+python -m benchmarks.data --stream --config configs/cifar10.py [...]
 
 Reading is the host's work (indices, gather, copy to the device), augmenting the device's
 (conversion to floats and flips); both are timed alone and set against the whole step.
+With --stream: how many images a second are read while they are needed, by threads and processes.
 """
 
 import argparse
 import time
+from contextlib import closing
 from pathlib import Path
 
 import jax
@@ -15,8 +18,9 @@ import numpy as np
 
 from benchmarks import record
 from diffusion_jax import build, config
-from diffusion_jax.commands.train import batches
+from diffusion_jax.commands.feed import batches
 from diffusion_jax.core.keys import Stream, image_keys, stream_key
+from diffusion_jax.data.stream import BatchStream
 from diffusion_jax.data.transforms import random_flip, to_unit_range
 from diffusion_jax.training import devices
 
@@ -65,6 +69,21 @@ def measure(settings, repeats: int) -> dict:
     }
 
 
+def streamed(settings, batches: int) -> dict[str, float]:
+    """Images a second from data.stream by the number of worker processes; 0 is threads."""
+    source, size = build.source(settings), settings.train.batch_size
+    rates = {}
+    for workers in (0, 1, 2):
+        with closing(BatchStream(source, settings.seed, size, workers=workers)) as stream:
+            for _ in range(8):
+                next(stream)
+            began = time.perf_counter()
+            for _ in range(batches):
+                next(stream)
+            rates[str(workers)] = batches * size / (time.perf_counter() - began)
+    return rates
+
+
 def main() -> None:
     """Measure and report."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -72,12 +91,18 @@ def main() -> None:
     parser.add_argument("--batch", type=int)
     parser.add_argument("--data_dir", default="")
     parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--stream", action="store_true")
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     overrides = [("data.dir", given.data_dir)]
     if given.batch:
         overrides.append(("train.batch_size", str(given.batch)))
     settings = config.load(given.config, overrides)
+    if given.stream:
+        rates = streamed(settings, 40 * given.repeats)
+        record.save(given.out, {"config": settings.name, "images_per_second": rates})
+        print(f"streamed {settings.name}: {rates} images/s by workers")
+        return
     seconds = measure(settings, given.repeats)
     share = (seconds["read"] + seconds["augment"]) / seconds["step"]
     result = {"config": settings.name, "batch": settings.train.batch_size, "share": share}

@@ -22,6 +22,7 @@ import optax
 from benchmarks import record
 from diffusion_jax import build, config
 from diffusion_jax.commands import train
+from diffusion_jax.commands.feed import batches
 from diffusion_jax.core.keys import Stream, stream_key
 from diffusion_jax.training import loop, step_folders
 from diffusion_jax.training.checkpoint import Checkpoints
@@ -35,7 +36,9 @@ class Compared:
         self._settings, source = settings, build.source(settings)
         self._parts = build.diffusion(settings, source.spec)
         training = build.training(settings, self._parts)
-        self._dataset, self._draw, self._parallel = train.prepare(settings, source, training)
+        dataset, self._draw, self._parallel = train.prepare(settings, source, training)
+        assert dataset is not None, "not for streamed data"
+        self._batches = batches(settings, dataset)
         self._bare = self._compiled(*training.make_step.args[:3])
 
     def _compiled(self, loss, timesteps, optimizer):
@@ -55,7 +58,7 @@ class Compared:
 
     def off(self, steps: int) -> float:
         """Seconds of bare updates."""
-        batch, place = train.batches(self._settings, self._dataset), self._parallel.place_batch
+        batch, place = self._batches, self._parallel.place_batch
         state = self._parallel.place_state(self._draw())
         jax.block_until_ready(state)
         began = time.perf_counter()
@@ -82,7 +85,7 @@ class Compared:
                 folder,
                 self._parts,
                 self._parallel,
-                self._dataset,
+                self._batches,
                 checkpoints,
                 0,
                 stack,

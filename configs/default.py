@@ -22,6 +22,8 @@ def get_config() -> ConfigDict:
                 "image_size": 0,
                 "channels": 3,
                 "flip": True,
+                "stream": False,
+                "workers": 0,
             },
             "schedule": {
                 "name": "linear",

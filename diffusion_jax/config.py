@@ -20,6 +20,8 @@ DEFAULT = Path(__file__).parents[1] / "configs" / "default.py"
 # What changes no update but for its rounding. So does every key that ends in "_every".
 MAY_CHANGE = (
     "data.dir",
+    "data.stream",
+    "data.workers",
     "model.remat",
     "parallel",
     "profile",
@@ -105,7 +107,7 @@ def override(config: Config, key: str, text: str) -> None:
     try:
         group[leaf] = _parse(text, kind, known[key])
     except (ValueError, SyntaxError, TypeError) as error:
-        raise UserError(f"--config.{key}={text}: expected {_describe(kind)}") from error
+        raise UserError(f"--config.{key}={text}: expected {describe(kind)}") from error
 
 
 def _parse(text: str, kind: type, default: Any) -> Any:
@@ -123,16 +125,18 @@ def _parse(text: str, kind: type, default: Any) -> Any:
     return values
 
 
-def _describe(kind: type) -> str:
-    names = {int: "an integer", float: "a finite number", bool: "true or false", str: "text"}
-    return names.get(kind, "numbers like 1,2,2")
+def describe(kind: Any) -> str:
+    """What a value of this type looks like, in words."""
+    names = {int: "an integer", bool: "true or false", str: "text"}
+    finite = {float: "a finite number", float | None: "a finite number"}
+    return {**names, **finite}.get(kind, "numbers like 1,2,2")
 
 
 def flatten(tree: dict, prefix: str = "") -> dict[str, Any]:
-    """Nested dicts as one dict with dotted keys."""
+    """Nested dicts as one dict with dotted keys; an empty one is a value."""
     flat = {}
     for key, value in tree.items():
-        if isinstance(value, dict):
+        if isinstance(value, dict) and value:
             flat.update(flatten(value, f"{prefix}{key}."))
         else:
             flat[prefix + key] = value

@@ -2,9 +2,15 @@
 
 
 class UserError(Exception):
-    """Bad input: one line that says what is wrong, where, and the mend (exit code 2)."""
+    """Bad input: one line that says what is wrong, where, and the mend (exit code 2).
+
+    What cannot be printed is escaped: a file's name may hold line breaks or a terminal's commands.
+    """
 
     exit_code = 2
+
+    def __init__(self, message: str):
+        super().__init__("".join(c if c.isprintable() else ascii(c)[1:-1] for c in message))
 
 
 class Diverged(Exception):

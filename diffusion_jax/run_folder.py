@@ -136,7 +136,11 @@ def read(folder: Path) -> Run:
             f"no run in {folder}: config.json is missing; train with --workdir={folder}"
         )
     record = _read(path)
-    return Run(folder, configs.from_json(record["config"]), _spec(record))
+    try:
+        config = configs.from_json(record["config"])
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise _damaged(path, f"its config has keys that none can have ({error})") from error
+    return Run(folder, config, _spec(record))
 
 
 def _spec(record: dict) -> DataSpec:
@@ -144,17 +148,32 @@ def _spec(record: dict) -> DataSpec:
     return DataSpec(tuple(data["shape"]), data["levels"], data["classes"])
 
 
+def _is_spec(data: dict) -> bool:
+    numbers = [*data["shape"], data["levels"], data["classes"]]
+    return (
+        all(type(each) is int for each in numbers)
+        and len(data["shape"]) == 3
+        and min(data["shape"]) >= 1
+        and 2 <= data["levels"] <= 256
+        and data["classes"] >= 0
+    )
+
+
 def _read(path: Path) -> dict:
     try:
         record = json.loads(path.read_text())
-        data = record["data"]
-        whole = {"config", "sessions"} <= record.keys() and isinstance(record["config"], dict)
-        if whole and set(DataSpec._fields) <= data.keys():
+        json.dumps(record, allow_nan=False)  # Python reads more than it may write
+        whole = isinstance(record["config"], dict) and isinstance(record["sessions"], list)
+        if whole and _is_spec(record["data"]):
             return record
-        reason = "keys are missing"
-    except (OSError, ValueError, AttributeError, LookupError, TypeError) as error:
+        reason = "values are not what they were"
+    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
-    raise UserError(f"{path} is damaged: {reason}; restore it or choose another --workdir")
+    raise _damaged(path, reason)
+
+
+def _damaged(path: Path, reason: str) -> UserError:
+    return UserError(f"{path} is damaged: {reason}; restore it or choose another --workdir")
 
 
 def versions() -> dict[str, str | None]:

@@ -193,7 +193,7 @@ def test_data_larger_than_the_memory_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(psutil, "virtual_memory", lambda: type("", (), {"available": 299})())
     assert message(tmp_path) == (
         f"'{tmp_path}' needs 0.0 GB of memory but 0.0 GB are available; "
-        "set a smaller --config.data.image_size"
+        "set --config.data.stream=True to train, or a smaller --config.data.image_size"
     )
 
 

@@ -173,7 +173,7 @@ BAD = {
     "--from={0}/no.png": "cannot read the picture",
     "--from={0}/text.png": "cannot read the picture",
     "--from={0}/image.png --strength=0.01 --steps=2 --grid=karras": None,
-    "--from={0}/deep.png": "has more than 8 bits a channel",
+    "--from={0}/deep.png": "its pixels have more than 8 bits",
     "--trajectory={0}/x.jpg": "expected a name of its own ending in .png or .gif",
     "--trajectory={0}/x.png": "expected a name of its own ending in .png or .gif",
     "--strip={0}/a.png --trajectory={0}/a.png": "expected a name of its own ending in .png",

@@ -11,13 +11,13 @@ from diffusion_jax import build, config, run_folder
 from diffusion_jax.checks import check, profiled_steps
 from diffusion_jax.commands import cache
 from diffusion_jax.commands.arguments import Parser, as_path, integer, named, split_overrides
+from diffusion_jax.commands.feed import batches, streamed
 from diffusion_jax.commands.progress_grid import make_draw
 from diffusion_jax.commands.restore import warn
 from diffusion_jax.commands.terminal import Training
 from diffusion_jax.commands.verify import verify
 from diffusion_jax.core.keys import Stream, stream_key
-from diffusion_jax.data.batches import batch_indices
-from diffusion_jax.data.dataset import Dataset, Source
+from diffusion_jax.data.dataset import Source
 from diffusion_jax.errors import UserError
 from diffusion_jax.models.network import parameter_count
 from diffusion_jax.training import cluster, devices, loop, step_folders
@@ -65,9 +65,12 @@ def _train(settings, workdir: Path) -> None:
         state = draw() if done is None else checkpoints.restore(done, parallel.state)
         if done is not None:
             _say(f"resuming {workdir} after step {done}")
-        tools = make_tools(
-            settings, workdir, parts, parallel, dataset, checkpoints, done or 0, stack
-        )
+        first = done or 0
+        if dataset is None:
+            batch = streamed(settings, source, first, stack)
+        else:
+            batch = batches(settings, dataset)
+        tools = make_tools(settings, workdir, parts, parallel, batch, checkpoints, first, stack)
         loop.train(state, plan(settings), tools)
     _say(f"done: checkpoint {folder / str(settings.train.steps)}; next:")
     _say(f"  python sample.py --workdir={workdir}")
@@ -93,13 +96,13 @@ def _begin(workdir: Path, settings, source: Source, done: int | None) -> None:
 
 
 def prepare(settings, source: Source, training: build.Training):
-    """Read the data and compile the step and the drawing of the first state, side by side."""
+    """Read the data, unless streamed, compile the step and the drawing of a state: at once."""
     size = settings.train.batch_size
     own = size // jax.process_count()
     images = jax.ShapeDtypeStruct((own, *source.shape), np.uint8)
     number = jax.ShapeDtypeStruct((own,), np.int32)
     with ThreadPoolExecutor() as background:
-        reading = background.submit(source.load)
+        reading = None if settings.data.stream else background.submit(source.load)
 
         def init():
             return training.init(stream_key(settings.seed, Stream.INIT))
@@ -111,7 +114,7 @@ def prepare(settings, source: Source, training: build.Training):
         compiling = background.submit(parallel.compile, Batch(images, number, number))
         places = jax.tree.map(lambda a: a.sharding, parallel.state)
         drawing = jax.jit(init, out_shardings=places).lower().compile()
-        return reading.result(), drawing, compiling.result()
+        return reading and reading.result(), drawing, compiling.result()
 
 
 def _parse(arguments: list[str]):
@@ -153,7 +156,7 @@ def _keep(settings) -> step_folders.Keep:
     return step_folders.Keep(part.keep, part.keep_every, part.keep_best)
 
 
-def make_tools(settings, workdir, parts, parallel, dataset, checkpoints, done, stack: ExitStack):
+def make_tools(settings, workdir, parts, parallel, batch, checkpoints, done, stack: ExitStack):
     """What the loop calls; what has to be closed is left to `stack`."""
     first = cluster.is_first()
     metrics = None
@@ -167,7 +170,7 @@ def make_tools(settings, workdir, parts, parallel, dataset, checkpoints, done, s
     draw = make_draw(settings, parts, workdir / "samples")
     return Tools(
         parallel=parallel,
-        batch=batches(settings, dataset),
+        batch=batch,
         checkpoints=checkpoints,
         metrics=metrics,
         sample=draw if first else lambda *_: None,
@@ -188,20 +191,3 @@ def _first_line(settings, size: int, parts: build.Diffusion, params) -> str:
         f"data: {settings.data.name}, {size:,} images {h}x{w}x{c} in {parts.data.levels} levels | "
         f"batch per device: {settings.train.batch_size // count}"
     )
-
-
-def batches(settings, dataset: Dataset):
-    """The host's side of the data: `(step) -> Batch`, a pure function of the seed and the step.
-
-    It is this process's share of the batch, an equal slice by the process's number.
-    """
-    size, count = settings.train.batch_size, len(dataset.images)
-    share = size // jax.process_count()
-    position = np.arange(size, dtype=np.int32)
-    own = slice(jax.process_index() * share, (jax.process_index() + 1) * share)
-
-    def batch(step: int) -> Batch:
-        index = batch_indices(settings.seed, step, size, count)[own]
-        return Batch(dataset.images[index], dataset.labels[index], position[own])
-
-    return batch

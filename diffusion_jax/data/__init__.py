@@ -1,1 +1,1 @@
-"""Where images come from: every source yields whole-number pixels, kept in memory."""
+"""Where images come from: every source yields whole-number pixels, in memory or as needed."""

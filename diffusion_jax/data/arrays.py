@@ -1,15 +1,13 @@
 """Images in NumPy files."""
 
-import zipfile
-import zlib
 from pathlib import Path
 
 import numpy as np
 
 from diffusion_jax.data.dataset import Dataset, Source, choose_split, loaded, own_path
+from diffusion_jax.data.decoding import check_memory
 from diffusion_jax.errors import UserError
 
-DAMAGE = (zipfile.BadZipFile, zlib.error)
 EXPECTED = "expected uint8 images [n, h, w, c] or [n, h, w]"
 
 
@@ -25,7 +23,10 @@ def open_arrays(split: str, directory: str, image_size: int, channels: int) -> S
     file = find_file(own_path("arrays", directory), split)
     try:
         images, labels = read(file)
-    except (OSError, ValueError, EOFError, MemoryError, *DAMAGE) as error:
+    except UserError:
+        raise
+    # NumPy reports damage by whatever its parsers run into.
+    except Exception as error:
         raise UserError(f"{file}: not readable as NumPy arrays ({error}); {EXPECTED}") from error
     if images.dtype.kind == "f" and not np.all(finite := np.isfinite(images)):
         first = np.argwhere(~finite)[0].tolist()
@@ -38,12 +39,17 @@ def open_arrays(split: str, directory: str, image_size: int, channels: int) -> S
         raise UserError(f"{file}: holds no images; {EXPECTED}")
     if labels is None:
         return loaded(Dataset(images, np.zeros(len(images), np.int32), levels=256, classes=0))
-    if labels.dtype.kind not in "iu" or labels.shape != images.shape[:1] or labels.min() < 0:
+    if not _are_classes(labels, len(images)):
         raise UserError(
             f"{file}: labels are {labels.dtype} {list(labels.shape)}; expected whole numbers >= 0, "
             f"[{len(images)}]"
         )
     return loaded(Dataset(images, labels.astype(np.int32), 256, classes=int(labels.max()) + 1))
+
+
+def _are_classes(labels: np.ndarray, size: int) -> bool:
+    whole = labels.dtype.kind in "iu" and labels.shape == (size,)
+    return whole and labels.min() >= 0 and labels.max() < 2**31
 
 
 def find_file(path: Path, split: str) -> Path:
@@ -70,8 +76,13 @@ def read(file: Path) -> tuple[np.ndarray, np.ndarray | None]:
     if isinstance(content, np.ndarray):
         return content, None
     with content:
+        needed = sum(member.file_size for member in content.zip.infolist())
+        check_memory(str(file), needed, "keep its images in a folder, as files")
         labels = next((content[key] for key in ("labels", "arr_1") if key in content), None)
         images = next((content[key] for key in ("images", "arr_0") if key in content), None)
         if images is None:
             raise ValueError(f"no array 'images' or 'arr_0' among {sorted(content)}")
+        for each in (images, labels):
+            if each is not None and not isinstance(each, np.ndarray):
+                raise ValueError("a member is no array")
         return images, labels

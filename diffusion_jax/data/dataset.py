@@ -1,6 +1,6 @@
 """What every source of images yields: the pixels as whole numbers, and what is known beforehand."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -39,6 +39,12 @@ class Dataset:
             )
 
 
+# Some images of a split and their labels, as arrays of a Dataset, by their indices: `(indices [k])
+# -> (images uint8 [k, h, w, c], labels int32 [k])`. Threads may call it at once, and it can be
+# pickled for other processes. UserError for an image that cannot be read.
+Read = Callable[[Sequence[int] | np.ndarray], tuple[np.ndarray, np.ndarray]]
+
+
 class DataSpec(NamedTuple):
     """What a network is built for: image shape `(h, w, c)`, levels, number of classes."""
 
@@ -52,13 +58,15 @@ class Source:
     """A split that is found but not yet decoded.
 
     shape: (h, w, c) of an image; levels and classes as in Dataset; size: the number of images.
-    load() reads the whole split; it may run in a thread while something else compiles.
+    read(indices) reads some images; load() reads the whole split, and may run in a thread while
+    something else compiles.
     """
 
     shape: tuple[int, int, int]
     levels: int
     classes: int
     size: int
+    read: Read
     load: Callable[[], Dataset]
 
     @property
@@ -70,7 +78,18 @@ class Source:
 def loaded(dataset: Dataset) -> Source:
     """The source of a data set that is in memory already."""
     size, *shape = dataset.images.shape
-    return Source(tuple(shape), dataset.levels, dataset.classes, size, lambda: dataset)
+    read = _Chosen(dataset.images, dataset.labels)
+    return Source(tuple(shape), dataset.levels, dataset.classes, size, read, lambda: dataset)
+
+
+class _Chosen(NamedTuple):
+    """Reads from arrays."""
+
+    images: np.ndarray
+    labels: np.ndarray
+
+    def __call__(self, indices):
+        return self.images[indices], self.labels[indices]
 
 
 def own_path(kind: str, directory: str) -> Path:

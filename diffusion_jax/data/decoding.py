@@ -1,20 +1,22 @@
 """Encoded images to uint8 arrays: one kind of pixel, centre crop, resize, and many at once."""
 
 import contextlib
+import math
 import os
 import struct
 import warnings
 import zlib
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
+from diffusion_jax.data.dataset import Dataset, Read, Source
 from diffusion_jax.errors import UserError
 
 MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
 CHUNK = 256
+MAX_PIXELS = 89_000_000
 DAMAGE = (zlib.error, struct.error)
 
 
@@ -28,30 +30,42 @@ def centre_square(image, size: int):
     return square if side == size else square.resize((size, size), Image.Resampling.BICUBIC)
 
 
-def decode_image(file, name: str, channels: int, image_size: int = 0) -> np.ndarray:
+class Unreadable(ValueError):
+    """An image file that is damaged, too large, or not of 8 bits: the text says which."""
+
+
+def read_pixels(file, channels: int, image_size: int = 0) -> np.ndarray:
     """One image file, a path or a binary stream, as uint8 [h, w, channels].
 
     image_size: crop and resize to this square, or 0 to keep the size. EXIF rotation is ignored.
-    Raises UserError naming `name` if the file is damaged, too large, or deeper than 8 bits.
+    Raises Unreadable; nothing of an image of more than MAX_PIXELS is decoded.
     """
     from PIL import Image, UnidentifiedImageError
 
     try:
         with Image.open(file, formats=FORMATS) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise Image.DecompressionBombError
             if image.mode[0] in "IF":
                 raise ValueError("its pixels have more than 8 bits")
             pixels = image if image.mode == MODES[channels] else image.convert(MODES[channels])
             array = np.asarray(centre_square(pixels, image_size) if image_size else pixels)
     except UnidentifiedImageError:
-        raise UserError(f"{name}: not a readable {', '.join(FORMATS)} image; remove it") from None
+        raise Unreadable(f"not a readable {', '.join(FORMATS)} image") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise UserError(
-            f"{name}: more than {(Image.MAX_IMAGE_PIXELS or 0) / 1e6:.0f} million pixels; remove it"
-        ) from None
+        raise Unreadable(f"more than {MAX_PIXELS / 1e6:.0f} million pixels") from None
     # Pillow reports damage by whatever its decoders run into.
-    except (OSError, ValueError, SyntaxError, EOFError, IndexError, *DAMAGE) as error:
-        raise UserError(f"{name}: broken image ({error}); remove it") from error
+    except (OSError, ValueError, SyntaxError, EOFError, IndexError, MemoryError, *DAMAGE) as error:
+        raise Unreadable(f"broken image ({error})") from error
     return array.reshape(*array.shape[:2], channels)
+
+
+def decode_image(file, name: str, channels: int, image_size: int = 0) -> np.ndarray:
+    """What read_pixels reads of an image in a data set; a UserError naming `name` if it cannot."""
+    try:
+        return read_pixels(file, channels, image_size)
+    except Unreadable as error:
+        raise UserError(f"{name}: {error}; remove it") from error
 
 
 @contextlib.contextmanager
@@ -64,7 +78,7 @@ def limited_pixels():
         yield
 
 
-def check_memory(name: str, needed: int) -> None:
+def check_memory(name: str, needed: int, mend: str) -> None:
     """Raises UserError if `needed` bytes are more than the machine has available."""
     import psutil
 
@@ -72,29 +86,35 @@ def check_memory(name: str, needed: int) -> None:
     if needed > available:
         raise UserError(
             f"{name} needs {needed / 1e9:.1f} GB of memory but {available / 1e9:.1f} GB are "
-            "available; set a smaller --config.data.image_size"
+            f"available; {mend}"
         )
 
 
-def decode_all(
-    name: str, size: int, shape: tuple, fill: Callable[[np.ndarray, int, int], None]
-) -> np.ndarray:
-    """uint8 [size, *shape], made by fill(images, first, last) in threads, a chunk at a time.
+def encoded(name: str, shape: tuple, classes: int, size: int, read: Read) -> Source:
+    """The source of `size` encoded 8-bit images; load() decodes them in threads, chunk by chunk.
 
-    Raises what the first chunk that fails raises, and UserError if memory does not suffice.
+    It raises what the first chunk that fails raises, and UserError if memory does not suffice.
     """
-    from tqdm import tqdm
 
-    check_memory(name, size * int(np.prod(shape)))
-    images = np.empty((size, *shape), np.uint8)
-    starts = range(0, size, CHUNK)
+    def load() -> Dataset:
+        from tqdm import tqdm
 
-    def work(start):
-        fill(images, start, min(start + CHUNK, size))
+        mend = "set --config.data.stream=True to train, or a smaller --config.data.image_size"
+        check_memory(name, size * math.prod(shape), mend)
+        images, labels = np.empty((size, *shape), np.uint8), np.empty(size, np.int32)
+        starts = range(0, size, CHUNK)
 
-    with limited_pixels(), ThreadPoolExecutor(os.cpu_count()) as pool:
-        done = pool.map(work, starts)
-        # Short loads stay silent, so that the bar never mixes with the lines of training.
-        for _ in tqdm(done, f"decoding {name}", len(starts), leave=False, disable=None, delay=5):
-            pass
-    return images
+        def work(start):
+            part = slice(start, min(start + CHUNK, size))
+            images[part], labels[part] = read(range(part.start, part.stop))
+
+        with limited_pixels(), ThreadPoolExecutor(os.cpu_count()) as pool:
+            done = pool.map(work, starts)
+            # Short loads stay silent, so that the bar never mixes with the lines of training.
+            for _ in tqdm(
+                done, f"decoding {name}", len(starts), leave=False, disable=None, delay=5
+            ):
+                pass
+        return Dataset(images, labels, 256, classes)
+
+    return Source(shape, 256, classes, size, read, load)

@@ -1,12 +1,14 @@
 """A folder of image files, with or without class subfolders."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-from diffusion_jax.data.dataset import Dataset, Source, choose_split, own_path
-from diffusion_jax.data.decoding import decode_all, decode_image, limited_pixels
+from diffusion_jax.data.dataset import Source, choose_split, own_path
+from diffusion_jax.data.decoding import decode_image, encoded, limited_pixels
 from diffusion_jax.errors import UserError
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
@@ -27,32 +29,44 @@ def open_image_folder(split: str, directory: str, image_size: int, channels: int
     if channels not in (1, 3):
         raise UserError(f"--config.data.channels={channels}: images have 1 or 3 channels")
     folders = find_splits(own_path("image_folder", directory), split)
-    names = class_names(folders)
-    folder = folders[split]
-    files = image_files(folder)
+    listed = {name: image_files(place) for name, place in folders.items()}
+    folder, files = folders[split], listed[split]
     if not files:
         raise UserError(f"'{folder}' holds no images ({', '.join(EXTENSIONS)})")
     with limited_pixels():
-        shape = decode_image(files[0], str(files[0]), channels, image_size).shape
+        first = os.path.join(folder, files[0])
+        shape = decode_image(first, first, channels, image_size).shape
+    names = class_names([file for every in listed.values() for file in every])
+    numbers = {name: number for number, name in enumerate(names)}
+    labels = np.array([numbers.get(class_of(file), 0) for file in files], np.int32)
+    read = Files(str(folder), files, labels, shape, bool(image_size))
+    return encoded(f"'{folder}'", shape, len(names), len(files), read)
 
-    def fill(images, first, last):
-        for i in range(first, last):
-            pixels = decode_image(files[i], str(files[i]), channels, image_size)
-            if pixels.shape != shape:
-                raise UserError(
-                    f"{files[i]} is {size_text(pixels.shape)} and {files[0].name} is "
-                    f"{size_text(shape)}; set --config.data.image_size"
-                )
-            images[i] = pixels
 
-    def load():
-        images = decode_all(f"'{folder}'", len(files), shape, fill)
-        labels = np.zeros(len(files), np.int32)
-        if names:
-            labels[:] = [names.index(file.relative_to(folder).parts[0]) for file in files]
-        return Dataset(images, labels, 256, len(names))
+class Files(NamedTuple):
+    """Reads image files by their paths within `folder`; shape is what all images must have."""
 
-    return Source(shape, 256, len(names), len(files), load)
+    folder: str
+    files: list[str]
+    labels: np.ndarray
+    shape: tuple[int, int, int]
+    resize: bool
+
+    def __call__(self, indices):
+        images = np.empty((len(indices), *self.shape), np.uint8)
+        for place, i in enumerate(indices):
+            images[place] = self._decode(os.path.join(self.folder, self.files[i]))
+        return images, self.labels[indices]
+
+    def _decode(self, path: str):
+        height, _, channels = self.shape
+        pixels = decode_image(path, path, channels, height if self.resize else 0)
+        if pixels.shape != self.shape:
+            raise UserError(
+                f"{path} is {size_text(pixels.shape)} and {os.path.basename(self.files[0])} is "
+                f"{size_text(self.shape)}; set --config.data.image_size"
+            )
+        return pixels
 
 
 def find_splits(root: Path, split: str) -> dict[str, Path]:
@@ -70,26 +84,52 @@ def find_splits(root: Path, split: str) -> dict[str, Path]:
     return folders
 
 
-def image_files(folder: Path) -> list[Path]:
-    """The paths of all images under `folder`, sorted part by part; hidden files are left out."""
-    files = [
-        Path(place) / name
-        for place, _, names in os.walk(folder, followlinks=True)
-        for name in names
-        if name.lower().endswith(EXTENSIONS) and not name.startswith(".")
-    ]
-    return sorted(files)
+def image_files(root: Path) -> list[str]:
+    """The paths within `root` of all images, sorted part by part; hidden files are left out.
+
+    A link that leads back to a folder it lies in is not followed. Raises UserError for a folder
+    that cannot be read, or an image that is no regular file.
+    """
+    found, waiting = [], [("", frozenset())]
+    while waiting:
+        inside, above = waiting.pop()
+        place = os.path.join(root, inside)
+        real = os.path.realpath(place)
+        if real in above:
+            continue
+        try:
+            with os.scandir(place) as listing:
+                entries = list(listing)
+        except OSError as error:
+            raise UserError(f"cannot read the folder '{place}': {error.strerror}") from error
+        for entry in entries:
+            path = os.path.join(inside, entry.name)
+            if holds(entry.is_dir):
+                waiting.append((path, above | {real}))
+            elif entry.name.lower().endswith(EXTENSIONS) and not entry.name.startswith("."):
+                if not holds(entry.is_file):
+                    raise UserError(f"{entry.path}: not a regular file; remove it")
+                found.append(path)
+    return sorted(found, key=lambda path: path.split(os.sep))
 
 
-def class_names(folders: dict[str, Path]) -> list[str]:
-    """The sorted classes that all splits share; none if images lie outside subfolders."""
-    places = [
-        file.relative_to(folder).parts
-        for folder in folders.values()
-        for file in image_files(folder)
-    ]
-    names = sorted({parts[0] for parts in places})
-    return names if len(names) > 1 and all(len(parts) > 1 for parts in places) else []
+def holds(question: Callable[[], bool]) -> bool:
+    """The answer about a folder's entry; no if it leads nowhere, as a link to itself does."""
+    try:
+        return question()
+    except OSError:
+        return False
+
+
+def class_names(files: list[str]) -> list[str]:
+    """The sorted first folders of all files; none if there is one only, or a file is in none."""
+    names = sorted({class_of(file) for file in files})
+    return names if len(names) > 1 and all(os.sep in file for file in files) else []
+
+
+def class_of(file: str) -> str:
+    """The first part of a path within a split."""
+    return file.partition(os.sep)[0]
 
 
 def size_text(shape: tuple) -> str:
