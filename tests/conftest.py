@@ -18,6 +18,13 @@ import pytest  # noqa: E402
 
 jax.config.update("jax_default_matmul_precision", "highest")
 
+# These begin, so that in the end no worker is left alone with a long file.
+LONG = ("test_commands", "test_end_to_end", "test_sampling", "test_evaluate", "test_devices")
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: item.path.stem not in LONG)
+
 
 @pytest.fixture(scope="module")
 def hurried_compiler():
