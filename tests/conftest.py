@@ -19,7 +19,14 @@ import pytest  # noqa: E402
 jax.config.update("jax_default_matmul_precision", "highest")
 
 # These begin, so that in the end no worker is left alone with a long file.
-LONG = ("test_commands", "test_end_to_end", "test_sampling", "test_evaluate", "test_devices")
+LONG = (
+    "test_commands",
+    "test_faults_peers",
+    "test_end_to_end",
+    "test_sampling",
+    "test_evaluate",
+    "test_devices",
+)
 
 
 def pytest_collection_modifyitems(items):
