@@ -247,59 +247,6 @@ def test_labels_matter_and_none_is_the_last_class():
         assert (jnp.abs(a - b).max((1, 2, 3)) > 1e-3).all()
 
 
-# Memory and precision
-
-
-def test_remat_changes_neither_parameters_nor_values_nor_gradients():
-    model = tiny(multipliers=(1,))
-    params = perturbed(model)
-    x, t, keys = batch()
-
-    def loss_and_gradient(model):
-        loss = lambda p: jnp.mean(network.apply(model, p, x, t, None, keys) ** 2)  # noqa: E731
-        return jax.jit(jax.value_and_grad(loss))
-
-    remat = model.clone(remat=True)
-    assert shapes(remat) == shapes(model)
-    recomputing, keeping = loss_and_gradient(remat), loss_and_gradient(model)
-    assert "prevent_cse" in str(recomputing.trace(params).jaxpr)
-    assert "prevent_cse" not in str(keeping.trace(params).jaxpr)
-    close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)  # noqa: E731
-    jax.tree.map(close, recomputing(params), keeping(params))
-
-
-def test_bfloat16_is_close_to_float32(plain):
-    _, params, run = plain
-    model = tiny(dtype="bfloat16")
-    assert {leaf.dtype for leaf in jax.tree.leaves(shapes(model))} == {jnp.dtype("float32")}
-    x, t, _ = batch()
-    exact = run(params, x, t)
-    out = jax.jit(lambda p: network.apply(model, p, x, t))(params)
-    assert out.dtype == jnp.float32
-    # bfloat16 rounds to 2^-9 relative; some ten roundings in a row stay within 2 % of the scale.
-    assert jnp.sqrt(jnp.mean((out - exact) ** 2)) < 0.02 * jnp.std(exact)
-    assert (out != exact).any()
-
-
-def test_bfloat16_norms_and_softmax_are_float32():
-    model = tiny(dtype="bfloat16", scale_shift_norm=True)
-    x, t, _ = batch()
-    dtypes = {"GroupNorm": set(), "Conv": set()}
-
-    def spy(call, args, kwargs, context):
-        out = call(*args, **kwargs)
-        if context.method_name == "__call__" and type(context.module).__name__ in dtypes:
-            dtypes[type(context.module).__name__].add((context.module.name, str(out.dtype)))
-        return out
-
-    with nn.intercept_methods(spy):
-        program = str(jax.make_jaxpr(lambda p: network.apply(model, p, x, t))(perturbed(model)))
-    assert {dtype for _, dtype in dtypes["GroupNorm"]} == {"float32"}
-    assert {name for name, dtype in dtypes["Conv"] if dtype == "float32"} == {"conv_out"}
-    exponentials = set(re.findall(r":(\w+)\[[\d,]*\] = exp ", program))
-    assert exponentials == {"f32"}
-
-
 # Refusals
 
 
