@@ -173,7 +173,7 @@ BAD = {
         train("W", data__name="image_folder", data__dir="/nowhere", data__channels=0),
         "/nowhere",
     ),
-    "batch of nothing": (train("W", train__batch_size=0), "it must be at least 1"),
+    "batch of nothing": (train("W", train__batch_size=0), "it must be between 1 and 1000000"),
     "negative seed": (train("W", seed=-1), "config.seed is -1; it must be between 0 and"),
     "odd channels": (train("W", model__channels=7), "model.channels"),
     "no folder of images": (train("W", data__name="image_folder"), "set --config.data.dir"),
