@@ -7,11 +7,12 @@ PY := $(VENV)/bin/python
 PEERS := $(VENV)-peers
 
 .DEFAULT_GOAL := help
-.PHONY: help train test lint types parity notebook lock
+.PHONY: help train test faults lint types parity notebook lock
 
 help:
 	@echo "make train   train the digits and sample from them (about 4 minutes on 2 CPU cores)"
 	@echo "make test    run the test suite"
+	@echo "make faults  the whole fault table: 20 kills, full disks, damage (about 25 minutes)"
 	@echo "make parity  compare the samplers with diffusers', installed beside (CPU build of torch)"
 	@echo "make lint    ruff;  make types: pyright;  make notebook: run it small;  make lock: renew the lock"
 
@@ -22,6 +23,9 @@ train: $(VENV)/ready
 
 test: $(VENV)/ready
 	$(PY) -m pytest
+
+faults: $(VENV)/ready
+	$(PY) -m pytest -m "faults or not faults" tests/test_faults.py tests/test_faults_disk.py
 
 lint: $(VENV)/tools
 	$(VENV)/bin/ruff check .
