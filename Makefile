@@ -11,7 +11,8 @@ PEERS := $(VENV)-peers
 
 help:
 	@echo "make train   train the digits and sample from them (about 4 minutes on 2 CPU cores)"
-	@echo "make test    run the test suite;  make faults: every fault of docs/reliability.md, slowly"
+	@echo "make test    run the test suite"
+	@echo "make faults  the whole fault table: 20 kills, full disks, damage (about 25 minutes)"
 	@echo "make parity  compare the samplers with diffusers', installed beside (CPU build of torch)"
 	@echo "make lint    ruff;  make types: pyright;  make notebook: run it small;  make lock: renew the lock"
 
@@ -24,7 +25,8 @@ test: $(VENV)/ready
 	$(PY) -m pytest
 
 faults: $(VENV)/ready
-	HYPOTHESIS_PROFILE=faults $(PY) -m pytest -m "faults or fuzz" --durations=0
+	HYPOTHESIS_PROFILE=faults $(PY) -m pytest -m "faults or not faults" tests/test_faults*.py \
+		tests/test_topologies.py tests/test_fuzz.py
 
 lint: $(VENV)/tools
 	$(VENV)/bin/ruff check .

@@ -45,7 +45,12 @@ class Checkpoints:
         self._folder, self._about, self._keep, self._warn = folder.absolute(), about, keep, warn
         if keep is not None:
             patience.install()
-        self._orbax = ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler())
+        # Else, where a folder cannot be made, threads would wait for it for five minutes.
+        options = ocp.options.AsyncOptions(create_directories_asynchronously=False)
+        items = ocp.CompositeOptions(async_options=options)
+        self._orbax = ocp.AsyncCheckpointer(
+            ocp.CompositeCheckpointHandler(composite_options=items), async_options=options
+        )
         self._background = ThreadPoolExecutor(1)
         self._pending: tuple[int, Future] | None = None
 

@@ -53,7 +53,8 @@ def train(state: TrainState, plan: Plan, tools: Tools) -> TrainState:
                 history.drain()
                 _sample(step, placed.ema, tools, received)
                 history.restart_clock(step)
-            _say(tools.checkpoints.finished(), tools)
+            if not last:  # how the last save ends decides how the run does
+                _say(tools.checkpoints.finished(), tools)
         _finish(plan.steps, tools)
     return tools.parallel.single(placed)
 

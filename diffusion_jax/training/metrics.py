@@ -53,8 +53,8 @@ class MetricsWriter:
         # All that waits, over whatever of it an earlier attempt may have left.
         self._lines.truncate(self._size)
         text = "".join(_line(step, values) for step, values in self._waiting).encode()
-        if (written := self._lines.write(text)) != len(text):
-            raise OSError(f"{written} of {len(text)} bytes were taken by {self._path.name}")
+        while text:  # what a full disk takes is a part; the next attempt says why
+            text = text[self._lines.write(text) :]
 
     def _write_events(self) -> None:
         if self._events is None:

@@ -1,0 +1,48 @@
+"""`train.py` with a fault: python faulty_train.py FAULT STEP, then train.py's own arguments."""
+
+import sys
+
+import jax.numpy as jnp
+
+from diffusion_jax import build
+from diffusion_jax.commands import arguments, train
+
+
+def crash(at):
+    """The batch after `at` updates cannot be read."""
+    batches = train.batches
+
+    def faulty(settings, dataset):
+        batch = batches(settings, dataset)
+
+        def read(step):
+            if step == at:
+                raise RuntimeError("a fault in the loop")
+            return batch(step)
+
+        return read
+
+    train.batches = faulty
+
+
+def not_a_number(at):
+    """The loss after `at` updates is NaN, once."""
+    loss = build.loss
+
+    def faulty(config, parts):
+        good = loss(config, parts)
+
+        def batch_loss(params, memory, step, batch):
+            value, losses = good(params, memory, step, batch)
+            return jnp.where(step == at, jnp.nan, value), losses
+
+        return batch_loss
+
+    build.loss = faulty
+
+
+if __name__ == "__main__":
+    fault, at = sys.argv[1:3]
+    {"crash": crash, "nan": not_a_number}[fault](int(at))
+    sys.argv[1:3] = []
+    arguments.run(train.main)

@@ -1,0 +1,164 @@
+"""The fault table of docs/reliability.md: real processes, real files."""
+
+import shutil
+import signal
+import subprocess
+import time
+
+import jax
+import numpy as np
+import pytest
+from faults import (
+    DAMAGE,
+    MANY,
+    Run,
+    assert_same_run,
+    command,
+    digits,
+    finished,
+    kill,
+    metrics,
+    names,
+    newest,
+    state,
+)
+from tiny import ROOT, train
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return digits(tmp_path_factory.mktemp("data"))
+
+
+FEW = ["loop", "arrays"]
+TWENTY = ["start"] * 2 + ["loop"] * 8 + ["arrays"] * 4 + ["manifest"] * 3 + ["clean-up"] * 3
+
+
+@pytest.mark.parametrize("moments", [FEW, pytest.param(TWENTY, marks=pytest.mark.faults)], ids=len)
+def test_a_killed_run_goes_on_bit_for_bit(data, tmp_path, moments):
+    """After each kill the newest step is a straight run's, and so is the end."""
+    rng = np.random.default_rng(len(moments))
+    folder, straight, whole, hits = tmp_path / "killed", tmp_path / "straight", {}, []
+    for moment in rng.permutation(moments).tolist():
+        left, step = kill(folder, data, moment, rng)
+        hits.append((moment, step, left))
+        if step:
+            whole[step] = state(folder / "checkpoints", step)
+    print(*hits, sep="\n")
+    end = newest(folder) + 3
+    finished(folder, data, train__steps=end)
+    assert all(name.isdigit() for name in names(folder))
+    finished(straight, data, train__steps=end, train__keep=MANY)
+    assert_same_run(folder, straight, end)
+    for step, found in whole.items():
+        jax.tree.map(np.testing.assert_array_equal, found, state(straight / "checkpoints", step))
+    assert sum(bool(left) for _, _, left in hits) >= len(moments) // 2, "few kills met a save"
+
+
+def test_a_second_trainer_is_refused_and_the_first_goes_on(data, tmp_path):
+    first = Run(command(tmp_path / "run", data, train__steps=MANY)).until("step 1/")
+    second = subprocess.run(
+        command(tmp_path / "run", data), cwd=ROOT, capture_output=True, text=True
+    )
+    assert (second.returncode, len(second.stderr.splitlines())) == (2, 1)
+    assert f"is being trained by another process ({first.process.pid} on " in second.stderr
+    assert first.until(": saved").end(signal.SIGTERM) == 128 + signal.SIGTERM
+    (line,) = first.errors()
+    assert line == f"stopped by SIGTERM after step {newest(tmp_path / 'run')}, saved"
+
+
+@pytest.fixture(scope="module")
+def short(data, tmp_path_factory):
+    """A run of 6 steps, every second of them saved, gone on to 8."""
+    folder = tmp_path_factory.mktemp("short")
+    finished(folder / "six", data, train__steps=6, train__keep=MANY)
+    shutil.copytree(folder / "six", folder / "eight")
+    finished(folder / "eight", data, train__steps=8, train__keep=MANY)
+    return folder
+
+
+def verify(folder):
+    arguments = [*train(folder)[:2], f"--workdir={folder}", "--verify"]
+    return subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True)
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("kind", [*DAMAGE, "empty folder"])
+def test_a_damaged_newest_step_is_passed_over(short, data, tmp_path, kind):
+    """The run goes on from the step before, says so once, and ends as if nothing had been."""
+    folder = shutil.copytree(short / "six", tmp_path / "run")
+    step = folder / "checkpoints" / "6"
+    if kind == "empty folder":
+        shutil.rmtree(step)
+        step.mkdir()
+    else:
+        DAMAGE[kind](step)
+        checked = verify(folder)
+        assert (checked.returncode, len(checked.stderr.splitlines())) == (2, 1)
+        assert "1 of 3 checkpoints in" in checked.stderr
+        assert "are damaged (6); training and sampling use 4" in checked.stderr
+    run = Run(command(folder, data, train__steps=8, train__keep=MANY))
+    assert run.end() == 0
+    assert f"resuming {folder} after step 4" in run.lines
+    said = [f"warning: checkpoint 6 in {folder / 'checkpoints'} is damaged and left out"]
+    assert [line.rsplit(": ", 1)[0] for line in run.errors()] == said[: kind != "empty folder"]
+    assert_same_run(folder, short / "eight", 8)
+
+
+@pytest.mark.faults
+def test_a_good_run_verifies(short):
+    checked = verify(short / "six")
+    assert (checked.returncode, checked.stderr) == (0, "")
+    assert checked.stdout.splitlines() == [f"checkpoint {step}: good" for step in (2, 4, 6)]
+
+
+@pytest.mark.faults
+def test_a_second_signal_does_not_wait_and_loses_nothing_saved(data, tmp_path):
+    """Twice Ctrl-C, at all kinds of distances: one line, code 130, and a run that goes on."""
+    folder, straight = tmp_path / "run", tmp_path / "straight"
+    for pause in (0.0, 0.02, 0.05, 0.1, 0.2, 0.4):
+        run = Run(command(folder, data, train__steps=MANY)).until("step ").until(": saved")
+        run.process.send_signal(signal.SIGINT)
+        time.sleep(pause)
+        assert run.end(signal.SIGINT) == 128 + signal.SIGINT
+        (line,) = run.errors()
+        assert newest(folder) >= max(run.said("saved"))
+        if line != "interrupted; what was saved before is intact":
+            assert line == f"stopped by SIGINT after step {newest(folder)}, saved"
+    end = newest(folder) + 3
+    finished(folder, data, train__steps=end)
+    finished(straight, data, train__steps=end)
+    assert_same_run(folder, straight, end)
+
+
+def faulty(fault, at, arguments):
+    return [arguments[0], str(ROOT / "tests" / "faulty_train.py"), fault, str(at), *arguments[2:]]
+
+
+@pytest.mark.faults
+def test_a_crash_in_the_loop_waits_for_the_save_under_way(short, data, tmp_path):
+    """The fifth batch cannot be read, while step 4 is being saved."""
+    changes = {"train__steps": 8, "train__save_every": 4}
+    run = Run(faulty("crash", 5, command(tmp_path, data, **changes)))
+    assert run.end() == 1
+    assert run.errors()[-1] == "RuntimeError: a fault in the loop"
+    assert run.lines[-1] == "step 4: saved"
+    assert newest(tmp_path) == 4
+    finished(tmp_path, data, **changes)
+    assert_same_run(tmp_path, short / "eight", 8)
+
+
+@pytest.mark.faults
+def test_one_bad_batch_is_skipped_and_counted(data, tmp_path):
+    run = Run(faulty("nan", 3, command(tmp_path, data, train__steps=8)))
+    assert run.end() == 0
+    assert run.errors() == []
+    assert [line for line in run.lines if "skipped" in line] == [
+        next(line for line in run.lines if line.startswith("step 4: update skipped (loss nan, "))
+    ]
+    lines = metrics(tmp_path)
+    assert [line["step"] for line in lines if line["loss"] is None] == [4]
+    assert [line["skipped"] for line in lines] == [0, 0, 0, 1, 1, 1, 1, 1]
+    assert (state(tmp_path / "checkpoints", 8).skipped) == (0, 1)
+    # Step 4 was due to be saved, and is not saved before a good update.
+    assert run.said("saved") == [2, 5, 6, 8]
