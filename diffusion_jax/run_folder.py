@@ -74,7 +74,7 @@ def lock(folder: Path) -> IO[str]:
     return file
 
 
-def check_same(folder: Path, config: Config, data: DataSpec) -> None:
+def check_same(folder: Path, config: Config, data: DataSpec, images: int) -> None:
     """Look whether an old run in `folder` is one of this configuration and of such data.
 
     Raises:
@@ -91,6 +91,8 @@ def check_same(folder: Path, config: Config, data: DataSpec) -> None:
         for name, before, after in zip(DataSpec._fields, old, data, strict=True)
         if before != after
     ]
+    if (before := record.get("images", images)) != images:
+        changed.append(f"the data's number of images ({before} -> {images})")
     if changed:
         raise UserError(
             f"{folder} holds a run of another config: {', '.join(changed)}; "
@@ -98,7 +100,7 @@ def check_same(folder: Path, config: Config, data: DataSpec) -> None:
         )
 
 
-def begin(folder: Path, config: Config, data: DataSpec, step: int) -> Run:
+def begin(folder: Path, config: Config, data: DataSpec, images: int, step: int) -> Run:
     """Write what the run is, and add this session, which starts after `step` updates, to its list.
 
     Raises:
@@ -113,6 +115,7 @@ def begin(folder: Path, config: Config, data: DataSpec, step: int) -> Run:
     record = {
         "config": configs.to_json(config),
         "data": data._asdict(),
+        "images": images,
         "sessions": [*(_read(path)["sessions"] if step and path.exists() else []), session],
     }
     try:

@@ -12,7 +12,7 @@ from tiny import Tiny
 
 from diffusion_jax.errors import UserError
 from diffusion_jax.training import manifest, step_folders
-from diffusion_jax.training.checkpoint import Checkpoints, Outcome
+from diffusion_jax.training.checkpoint import Checkpoints, Losses, Outcome
 from diffusion_jax.training.metrics import MetricsWriter
 from diffusion_jax.training.step_folders import Keep
 
@@ -37,11 +37,11 @@ def assert_same(one, other):
     jax.tree.map(np.testing.assert_array_equal, one, other)
 
 
-def saved(folder, state, *steps, keep=3, losses=None):
+def saved(folder, state, *steps, keep=3):
     """A folder of checkpoints of these steps."""
     checkpoints = Checkpoints(folder, {}, Keep(keep))
     for n in steps:
-        checkpoints.save(state._replace(step=np.int32(n)), (losses or {}).get(n))
+        checkpoints.save(state._replace(step=np.int32(n)))
         assert checkpoints.wait() == Outcome(n, None)
     checkpoints.close()
     return folder
@@ -128,7 +128,7 @@ def test_the_last_the_regular_and_the_best_stay(keep, kept):
 def test_what_is_not_kept_goes(tiny, tmp_path):
     checkpoints = Checkpoints(tmp_path, {}, Keep(1, every=4, best=1))
     for n, loss in ((1, 0.5), (2, 0.1), (3, 0.2), (4, 0.3), (5, 0.4), (6, None)):
-        checkpoints.save(tiny.state()._replace(step=np.int32(n)), loss)
+        checkpoints.save(tiny.state()._replace(step=np.int32(n)), Losses(loss))
     checkpoints.wait()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["2", "4", "6"]
 

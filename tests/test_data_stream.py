@@ -94,12 +94,10 @@ def test_nothing_is_left_running(tmp_path, streams):
     for workers in (0, 1):
         stream = streams(source, SEED, BATCH, workers=workers)
         next(stream)
-        readers = [
-            each for each in psutil.Process().children() if "spawn_main" in str(each.cmdline())
-        ]
-        assert len(readers) == workers
+        running = readers()
+        assert len(running) == workers
         stream.close()
-        assert not any(each.is_running() for each in readers)
+        assert not any(each.is_running() for each in running)
     deadline = time.monotonic() + 5
     while left := [
         thread.name

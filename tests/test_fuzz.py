@@ -94,7 +94,7 @@ JSON = st.sampled_from(ODD) | st.text(max_size=5) | st.integers() | st.floats()
 def record():
     """What a run's config.json holds."""
     with tempfile.TemporaryDirectory() as folder:
-        run_folder.begin(Path(folder), tiny_settings(), DATA, 0)
+        run_folder.begin(Path(folder), tiny_settings(), DATA, 9, 0)
         return json.loads((Path(folder) / "config.json").read_text())
 
 
@@ -156,9 +156,9 @@ def test_records_of_runs(content):
             config.override(run.config, "sample.steps", "3")
             built(run.config, run.data)
         with one_line():
-            run_folder.check_same(Path(folder), tiny_settings(), DATA)
+            run_folder.check_same(Path(folder), tiny_settings(), DATA, 9)
         with one_line():
-            run_folder.begin(Path(folder), tiny_settings(), DATA, 3)
+            run_folder.begin(Path(folder), tiny_settings(), DATA, 9, 3)
 
 
 @lru_cache

@@ -10,6 +10,8 @@ import pytest
 from tiny import Tiny
 
 from diffusion_jax.core.keys import Stream, stream_key
+from diffusion_jax.training.checkpoint import Losses
+from diffusion_jax.training.history import Mean
 from diffusion_jax.training.metrics import MetricsWriter
 from diffusion_jax.training.optimizer import DECAYS, learning_rate, optimizer
 from diffusion_jax.training.step import accumulated, ema_decay_at
@@ -122,6 +124,20 @@ def test_metrics_after_a_cut_have_every_step_once(tmp_path):
         {"step": 3, "loss": 30.0},
         {"step": 4, "loss": 40.0},
     ]
+
+
+def test_the_mean_loss_is_that_of_every_step_since_the_last_save_that_was_due():
+    """However often the run was stopped in between, whose saves count for nothing."""
+    straight, stopped = Mean(), Mean()
+    for n in range(10):
+        straight.add(0.1 * n)
+        stopped.add(0.1 * n)
+        if n in (3, 4):
+            saved = stopped.at_save(due=False)
+            assert saved.mean is None
+            stopped = Mean(saved.total, saved.count)
+    assert stopped.at_save(due=True) == straight.at_save(due=True) == Losses(pytest.approx(0.45))
+    assert straight.at_save(due=True).mean is None
 
 
 def test_streams_and_steps_never_share_a_key():

@@ -84,15 +84,23 @@ def _say(line: str) -> None:
 def _claim(workdir: Path, settings, source: Source, stack: ExitStack) -> int | None:
     """Take hold of the folder; the step to go on after, None for a run that saved nothing."""
     stack.callback(run_folder.lock(workdir).close)
-    done = step_folders.newest_good(workdir / "checkpoints", warn)
-    if done is not None:
-        run_folder.check_same(workdir, settings, source.spec)
+    folder = workdir / "checkpoints"
+    steps = step_folders.complete(folder)
+    if not steps:
+        return None
+    run_folder.check_same(workdir, settings, source.spec, source.size)
+    done = step_folders.newest_good(folder, warn)
+    if done is None:
+        raise UserError(
+            f"every checkpoint in {folder} is damaged ({', '.join(map(str, steps))}); "
+            "restore one, or choose another --workdir"
+        )
     return done
 
 
 def _begin(workdir: Path, settings, source: Source, done: int | None) -> None:
     step_folders.set_aside(workdir / "checkpoints", done)
-    run_folder.begin(workdir, settings, source.spec, done or 0)
+    run_folder.begin(workdir, settings, source.spec, source.size, done or 0)
 
 
 def prepare(settings, source: Source, training: build.Training):
@@ -165,7 +173,7 @@ def make_tools(settings, workdir, parts, parallel, batch, checkpoints, done, sta
         stack.callback(metrics.close)
     report = Training(settings.train.steps, done, quiet=not first)
     stack.callback(report.close)
-    profiler = Profiler(workdir / "profile", *profiled_steps(settings))
+    profiler = Profiler(workdir / "profile", *(profiled_steps(settings) if first else (0, 0)))
     stack.callback(profiler.close)
     draw = make_draw(settings, parts, workdir / "samples")
     return Tools(

@@ -19,6 +19,8 @@ def verify(workdir: Path) -> None:
         wrong = step_folders.damage(folder, step)
         print(f"checkpoint {step}: {'good' if wrong is None else wrong}", flush=True)
         damaged += [step] if wrong else []
+    for step in step_folders.unnamed(folder):
+        print(f"checkpoint {step}: has no manifest and does not count", flush=True)
     if not steps:
         print(f"no checkpoint in {folder}")
     if damaged:

@@ -24,6 +24,17 @@ class Outcome(NamedTuple):
     error: str | None
 
 
+class Losses(NamedTuple):
+    """The mean loss that a checkpoint is judged by, and the sum and number of those after it."""
+
+    mean: float | None
+    total: float = 0.0
+    count: int = 0
+
+
+NO_LOSSES = Losses(None)
+
+
 class Checkpoints:
     """The folder `checkpoints/<step>/` of one run; `save` returns before the data is on disk.
 
@@ -54,13 +65,13 @@ class Checkpoints:
         self._background = ThreadPoolExecutor(1)
         self._pending: tuple[int, Future] | None = None
 
-    def save(self, state: TrainState, loss: float | None = None) -> Outcome | None:
+    def save(self, state: TrainState, losses: Losses = NO_LOSSES) -> Outcome | None:
         """Start to save; first wait for the save before it, and return how that one ended.
 
         `state` may be used up afterwards. What goes wrong shows in the outcome, never here.
 
         Args:
-            loss: by which `keep` finds the best.
+            losses: by which `keep` finds the best.
         """
         before = self.wait()
         step = int(state.step)
@@ -68,7 +79,8 @@ class Checkpoints:
         try:
             made = step_folders.unfinished(self._folder, step)
             self._orbax.save(made, _items(state, ocp.args.StandardSave))
-            note = {"about": self._about, "loss": loss, "tree": described(state)}
+            tree = described(state)
+            note = {"about": self._about, "losses": losses._asdict(), "tree": tree}
             done = self._background.submit(self._finish, step, note)
         except Exception as error:  # Orbax reports a full disk by whatever it runs into
             done.set_exception(error)
@@ -86,6 +98,13 @@ class Checkpoints:
         step_folders.finish(self._folder, step)
         if self._keep is not None:
             step_folders.prune(self._folder, self._keep, self._warn)
+
+    def losses(self, step: int) -> tuple[float, int]:
+        """Sum and number of the losses that were counted after the last mean, at a saved step."""
+        if step not in step_folders.complete(self._folder):
+            return 0.0, 0
+        saved = step_folders.record(self._folder, step)["losses"]
+        return saved["total"], saved["count"]
 
     def wait(self) -> Outcome | None:
         """Wait until the last save is on disk; None if nothing was under way."""

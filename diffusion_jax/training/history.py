@@ -9,6 +9,7 @@ import numpy as np
 
 from diffusion_jax.errors import Diverged
 from diffusion_jax.training import cluster
+from diffusion_jax.training.checkpoint import Losses
 from diffusion_jax.training.metrics import on_grid
 from diffusion_jax.training.step import Metrics
 from diffusion_jax.training.tools import Plan, Tools
@@ -16,10 +17,30 @@ from diffusion_jax.training.tools import Plan, Tools
 AHEAD = 2  # steps that may be under way unread: the device is never waited for, nor flooded
 
 
+class Mean:
+    """The mean of the finite losses since the last save that was due, whoever ran the steps."""
+
+    def __init__(self, total: float = 0.0, count: int = 0):
+        self._total, self._count = total, count
+
+    def add(self, loss: float) -> None:
+        """Count one more."""
+        self._total, self._count = self._total + loss, self._count + 1
+
+    def at_save(self, due: bool) -> Losses:
+        """What to save; one that is due ends the mean, one that a stop brings leaves it open."""
+        if not due or not self._count:
+            return Losses(None, self._total, self._count)
+        mean = self._total / self._count
+        self._total, self._count = 0.0, 0
+        return Losses(mean)
+
+
 class History:
     """The steps of a run that were sent to the device, and those that it finished.
 
     Attributes:
+        losses: their mean since the last save.
         stop: the number of the signal that asks to stop, 0 while none does.
         in_a_row: updates skipped up to the last finished step.
     """
@@ -27,7 +48,7 @@ class History:
     def __init__(self, first: int, skipped: int, plan: Plan, tools: Tools):
         self._first, self._plan, self._tools = first, plan, tools
         self._under_way: deque[tuple[int, Metrics, Any]] = deque()
-        self._losses: list[float] = []
+        self.losses = Mean(*tools.checkpoints.losses(first))
         self._skipped = skipped
         self.stop = self.in_a_row = 0
         self.restart_clock(first)
@@ -49,11 +70,6 @@ class History:
         if self._tools.metrics is not None:
             self._tools.metrics.flush()
 
-    def mean_loss(self) -> float | None:
-        """The mean of the finite losses since this was last asked, None if there were none."""
-        losses, self._losses = self._losses, []
-        return float(np.mean(losses)) if losses else None
-
     def restart_clock(self, step: int) -> None:
         """Leave out of the speed what came before: saving and sampling."""
         self._timed, self._time = step, time.perf_counter()
@@ -72,7 +88,7 @@ class History:
         if self.in_a_row >= self._plan.max_skipped:
             self._diverged(step, metrics, self._tools.parallel.read(placed.losses))
         if math.isfinite(loss):
-            self._losses.append(loss)
+            self.losses.add(loss)
         logged = on_grid(step, self._plan.log_every) or step == self._plan.steps
         if logged or step == self._first + 1:
             self._log(step, metrics, logged)

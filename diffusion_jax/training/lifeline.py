@@ -8,6 +8,7 @@ thread hangs in.
 import json
 import os
 import queue
+import signal
 import socket
 import sys
 import threading
@@ -16,10 +17,12 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, NoReturn
 
-from diffusion_jax.errors import LostPeer, UserError
+from diffusion_jax.errors import LostPeer, Unsaved, UserError
 
 BEAT, SILENCE = 2.0, 30.0  # seconds: between two signs of life, and without any until one is lost
-ALONE = {1, UserError.exit_code}  # ends that one process may come to while the others go on
+# Ends that one process may come to while the others go on or hang: a crash, bad input, a save that
+# failed, a second Ctrl-C.
+ALONE = {1, UserError.exit_code, Unsaved.exit_code, 128 + signal.SIGINT}
 # Seconds the others have to come to their own end after one has ended alone, or in due order.
 GRACE, PATIENCE = 5.0, 300.0
 MEND = "start all processes again with the same command to resume"

@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import jax
+
 from diffusion_jax.errors import Diverged, Stopped, Unsaved
 from diffusion_jax.training import cluster
 from diffusion_jax.training.checkpoint import Outcome
@@ -22,11 +24,12 @@ def train(state: TrainState, plan: Plan, tools: Tools) -> TrainState:
     Raises:
         Diverged: too many updates in a row were skipped.
         Stopped: SIGTERM or SIGINT came; the step was finished and the state is on disk.
-        Unsaved: the last state could not be saved.
+        Unsaved: the last state could not be saved, or with several processes any.
     """
     first = int(state.step)
     history, due = History(first, int(state.skipped.in_all), plan, tools), False
     placed = tools.parallel.place_state(state)
+    del state  # under pmap it would stay beside its copies
     batch = tools.parallel.place_batch(tools.batch(first))
     with stop_signals() as received, _saved_on_leaving(tools):
         for step in range(first + 1, plan.steps + 1):
@@ -42,7 +45,7 @@ def train(state: TrainState, plan: Plan, tools: Tools) -> TrainState:
                 # A save that is due waits for a good update; the last one cannot.
                 if last or stop or not history.in_a_row:
                     single = tools.parallel.single(placed)
-                    _say(tools.checkpoints.save(single, history.mean_loss()), tools)
+                    _say(tools.checkpoints.save(single, history.losses.at_save(due)), tools)
                     due = False
                     history.restart_clock(step)
             if stop and not last:
@@ -81,7 +84,7 @@ def _finish(step: int, tools: Tools) -> None:
         tools.report.line(f"the last lines of metrics.jsonl could not be written: {lost}")
     error = cluster.first_says(lambda: outcome.error if outcome else None)
     if error:
-        newest = tools.checkpoints.latest()
+        newest = cluster.first_says(tools.checkpoints.latest)
         kept = "no checkpoint is whole" if newest is None else f"the newest is of step {newest}"
         raise Unsaved(f"the state after step {step} could not be saved: {error}; {kept}")
 
@@ -91,6 +94,8 @@ def _say(outcome: Outcome | None, tools: Tools) -> None:
         return
     what = "saved" if outcome.error is None else f"NOT saved: {outcome.error}"
     tools.report.line(f"step {outcome.step}: {what}")
+    if outcome.error and jax.process_count() > 1:  # the others wait in this save, or in the next
+        raise Unsaved(f"the state after step {outcome.step} could not be saved: {outcome.error}")
 
 
 @contextmanager
@@ -100,7 +105,7 @@ def _saved_on_leaving(tools: Tools) -> Iterator[None]:
         yield
     except Diverged as error:
         _say(tools.checkpoints.wait(), tools)
-        newest = tools.checkpoints.latest()
+        newest = cluster.first_says(tools.checkpoints.latest)
         kept = "nothing was saved" if newest is None else f"the last checkpoint is of step {newest}"
         raise Diverged(f"{error}; {kept}; try a lower config.optimizer.learning_rate") from None
     finally:

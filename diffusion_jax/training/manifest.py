@@ -42,8 +42,6 @@ def damage(folder: Path) -> str | None:
                 return f"{name} is not the file that was written"
     except FileNotFoundError as error:
         return f"{Path(str(error.filename)).name} is missing"
-    except OSError as error:
-        return f"cannot be read ({error.strerror})"
     except ValueError:
         return f"{NAME} is damaged"
     return None

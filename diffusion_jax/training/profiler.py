@@ -14,11 +14,11 @@ class Profiler:
 
     def before(self, step: int, state: Any) -> None:
         """Told before each step, with the state that the step before it gives."""
-        if step == self._first:
+        if not self._on and self._first <= step <= self._last:
             jax.block_until_ready(state)
             jax.profiler.start_trace(str(self._folder))
             self._on = True
-        elif step == self._last + 1:
+        elif step > self._last:
             self.close(state)
 
     def close(self, state: Any = None) -> None:

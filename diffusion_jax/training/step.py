@@ -168,7 +168,8 @@ def make_step(
         finite = jnp.isfinite(value) & jnp.isfinite(norm)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        ema = optax.incremental_update(params, state.ema, 1.0 - ema_decay_at(state.step, ema_decay))
+        updated = state.step - state.skipped.in_all
+        ema = optax.incremental_update(params, state.ema, 1.0 - ema_decay_at(updated, ema_decay))
         new = TrainState(
             state.step,
             params,
@@ -180,7 +181,7 @@ def make_step(
         old = state._replace(skipped=jax.tree.map(lambda n: n + 1, state.skipped))
         kept = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, old)
         kept = kept._replace(step=state.step + 1)
-        taken = jnp.asarray(rate(state.step - state.skipped.in_all), jnp.float32)
+        taken = jnp.asarray(rate(updated), jnp.float32)
         return kept, Metrics(value, norm, taken, kept.skipped, losses)
 
     return step

@@ -30,6 +30,11 @@ def complete(folder: Path) -> list[int]:
     return sorted(int(path.name) for path in _numbered(folder) if manifest.exists(path))
 
 
+def unnamed(folder: Path) -> list[int]:
+    """The numbered folders that hold no finished save, in order."""
+    return sorted(int(path.name) for path in _numbered(folder) if not manifest.exists(path))
+
+
 def damage(folder: Path, step: int) -> str | None:
     """What is wrong with a checkpoint's files, None if nothing is."""
     return manifest.damage(folder / str(step))
@@ -54,6 +59,7 @@ def finish(folder: Path, step: int) -> None:
     """Give a step that is whole its name."""
     unfinished(folder, step).rename(folder / str(step))
     sync_folder(folder)
+    sync_folder(folder.parent)
 
 
 def sweep(folder: Path) -> None:
@@ -103,7 +109,7 @@ def prune(folder: Path, keep: Keep, warn: Callable[[str], None]) -> None:
 
 def _loss(folder: Path, step: int) -> float | None:
     try:
-        return record(folder, step)["loss"]
+        return record(folder, step)["losses"]["mean"]
     except (OSError, ValueError, LookupError, TypeError):
         return None  # damaged: restoring will say so, pruning need not
 
