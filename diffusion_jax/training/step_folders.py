@@ -103,8 +103,7 @@ def prune(folder: Path, keep: Keep, warn: Callable[[str], None]) -> None:
             (folder / str(step)).rename(folder / f"{TRASH}{step}")
         except OSError as error:
             warn(f"checkpoint {step} in {folder} could not be removed: {error.strerror}")
-    for path in folder.glob(f"{TRASH}*"):
-        shutil.rmtree(path, ignore_errors=True)
+    sweep(folder)
 
 
 def _loss(folder: Path, step: int) -> float | None:
