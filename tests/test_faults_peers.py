@@ -90,3 +90,18 @@ def test_a_locked_folder_is_refused_by_all(straight, tmp_path):
         assert "is being trained by another process" in errors
     alone.kill()
     alone.communicate()
+
+
+@pytest.mark.faults
+def test_a_save_that_fails_ends_both(tmp_path):
+    """One alone would go on and try again; here the other may wait in that very save."""
+    folder = tmp_path / "run"
+    folder.mkdir()
+    (folder / "checkpoints").write_text("in the way")
+    began = time.monotonic()
+    ended = finish(start(folder, **TWO, train__steps=10_000, train__save_every=2))
+    assert time.monotonic() - began < 120.0
+    assert {code for code, _, _ in ended} <= {4, 5}
+    assert 5 in {code for code, _, _ in ended}
+    for _, _, errors in ended:
+        assert len(errors.splitlines()) == 1, errors
