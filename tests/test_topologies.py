@@ -8,7 +8,8 @@ from functools import partial
 import jax
 import numpy as np
 import pytest
-from trainers import copy, metrics, run, state
+from faults import metrics
+from trainers import copy, run, state
 
 FIRST, LAST = 2, 22
 

@@ -14,6 +14,7 @@ from diffusion_jax.training.checkpoint import Losses
 from diffusion_jax.training.history import Mean
 from diffusion_jax.training.metrics import MetricsWriter
 from diffusion_jax.training.optimizer import DECAYS, learning_rate, optimizer
+from diffusion_jax.training.profiler import Profiler
 from diffusion_jax.training.step import accumulated, ema_decay_at
 
 # Everything the state can hold: a learned variance, and the memory of how t is drawn.
@@ -138,6 +139,16 @@ def test_the_mean_loss_is_that_of_every_step_since_the_last_save_that_was_due():
             stopped = Mean(saved.total, saved.count)
     assert stopped.at_save(due=True) == straight.at_save(due=True) == Losses(pytest.approx(0.45))
     assert straight.at_save(due=True).mean is None
+
+
+def test_the_profiler_traces_its_steps_wherever_a_run_begins(tmp_path):
+    for begin, last, traces in ((1, 5, 1), (4, 5, 1), (6, 5, 0), (1, 99, 1), (1, 0, 0)):
+        folder = tmp_path / f"{begin}-{last}"
+        profiler = Profiler(folder, 3 if last else 0, last)
+        for step in range(begin, 8):
+            profiler.before(step, jnp.zeros(1))
+        profiler.close()
+        assert len(list(folder.rglob("*.xplane.pb"))) == traces
 
 
 def test_streams_and_steps_never_share_a_key():

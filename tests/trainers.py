@@ -1,6 +1,5 @@
 """Real trainers: `train.py` of the tiny run in one process or several, and what they leave."""
 
-import json
 import os
 import shutil
 import socket
@@ -8,6 +7,7 @@ import subprocess
 
 import jax
 import numpy as np
+from faults import metrics
 from tiny import ROOT, Tiny, train
 
 from diffusion_jax.training.checkpoint import Checkpoints
@@ -50,12 +50,6 @@ def run(workdir, **options):
 def copy(workdir, to):
     """The same run in another folder."""
     return shutil.copytree(workdir, to)
-
-
-def metrics(workdir):
-    """What was logged, but for the times."""
-    lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in line.items() if k != "images_per_second"} for line in lines]
 
 
 def state(workdir, step, **changes):
