@@ -20,10 +20,12 @@ class Events:
 
     def write(self, step: int, values: dict[str, float]) -> None:
         """One step's numbers."""
-        from tensorboardX.summary import scalar
+        from tensorboardX.proto.summary_pb2 import (
+            Summary,  # pyright: ignore[reportAttributeAccessIssue]
+        )
 
         for name, value in values.items():
-            self._add(step, summary=scalar(name, value))
+            self._add(step, summary=Summary(value=[Summary.Value(tag=name, simple_value=value)]))
 
     def _add(self, step: int, **content) -> None:
         from tensorboardX.proto import event_pb2
