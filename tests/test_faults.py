@@ -1,5 +1,6 @@
 """The fault table of docs/reliability.md: real processes, real files."""
 
+import re
 import shutil
 import signal
 import subprocess
@@ -30,6 +31,13 @@ def data(tmp_path_factory):
     return digits(tmp_path_factory.mktemp("data"))
 
 
+def test_the_table_names_tests_that_exist():
+    named = set(re.findall(r"test_\w+", (ROOT / "docs" / "reliability.md").read_text()))
+    written = "".join(path.read_text() for path in (ROOT / "tests").glob("test_*.py"))
+    assert named
+    assert {name for name in named if f"def {name}(" not in written} == set()
+
+
 FEW = ["loop", "arrays"]
 TWENTY = ["start"] * 2 + ["loop"] * 8 + ["arrays"] * 4 + ["manifest"] * 3 + ["clean-up"] * 3
 
@@ -52,7 +60,8 @@ def test_a_killed_run_goes_on_bit_for_bit(data, tmp_path, moments):
     assert_same_run(folder, straight, end)
     for step, found in whole.items():
         jax.tree.map(np.testing.assert_array_equal, found, state(straight / "checkpoints", step))
-    assert sum(bool(left) for _, _, left in hits) >= len(moments) // 2, "few kills met a save"
+    met = [left for moment, _, left in hits if left and moment != "start"]
+    assert len(met) >= len(moments) // 2, "few kills met a save"
 
 
 def test_a_second_trainer_is_refused_and_the_first_goes_on(data, tmp_path):
