@@ -18,8 +18,13 @@ from diffusion_jax import build
 from diffusion_jax.training import manifest, step_folders
 from diffusion_jax.training.checkpoint import Checkpoints
 
-ONE_DEVICE = {**os.environ, "XLA_FLAGS": "--xla_force_host_platform_device_count=1"}
+ONE_DEVICE = {
+    **os.environ,
+    "XLA_FLAGS": "--xla_force_host_platform_device_count=1",
+    "PYTHONPATH": str(ROOT),
+}
 MANY = 10**6
+SMALL = {"model__multipliers": "1", "model__attention_resolutions": 99}  # half of the start
 
 
 def digits(folder):
@@ -31,8 +36,8 @@ def digits(folder):
 
 def command(folder, data, **changes):
     """A command line that trains the tiny run on `data`, saving every second step."""
-    changes = {"train__save_every": 2, "data__name": "arrays", "data__dir": data, **changes}
-    return train(folder, **changes)
+    base = {"train__save_every": 2, "data__name": "arrays", "data__dir": data, **SMALL}
+    return train(folder, **{**base, **changes})
 
 
 class Run:
@@ -80,7 +85,7 @@ def finished(folder, data, **changes):
 
 def state(folder, step):
     """Every array of a checkpoint."""
-    shapes = jax.eval_shape(Tiny().training.init, jax.random.key(0))
+    shapes = jax.eval_shape(Tiny(**SMALL).training.init, jax.random.key(0))
     like = jax.tree.map(lambda a: np.zeros(a.shape, a.dtype), shapes)
     return Checkpoints(folder, {}).restore(step, like)
 

@@ -163,6 +163,21 @@ def test_damage_is_found_and_the_newest_good_step_used(tiny, tmp_path, kind):
     assert checkpoints.restore_ema(None, tiny.state().ema).step == 3
 
 
+def test_a_step_removed_while_it_is_read_is_not_damaged(tiny, tmp_path, monkeypatch):
+    """As by a trainer beside a sampler: the newest step by then is used, without a word."""
+    saved(tmp_path, tiny.state(), 3)
+    damage, said = manifest.damage, []
+
+    def meanwhile(folder):
+        if folder.name == "3":
+            saved(tmp_path, tiny.state(), 6, keep=1)
+        return damage(folder)
+
+    monkeypatch.setattr(manifest, "damage", meanwhile)
+    assert Checkpoints(tmp_path, {}, warn=said.append).latest() == 6
+    assert said == []
+
+
 def test_every_flipped_bit_is_found(tiny, tmp_path):
     """400 single bits over all files of a step, the manifest's included."""
     step = saved(tmp_path, tiny.state(), 1) / "1"

@@ -52,7 +52,7 @@ def read_only(run, folder):
 
 @pytest.fixture
 def disk(tmp_path):
-    with small_disk(tmp_path / "disk", "size=8m") as place:
+    with small_disk(tmp_path / "disk", "size=4m") as place:
         yield place
 
 

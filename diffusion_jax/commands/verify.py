@@ -17,6 +17,9 @@ def verify(workdir: Path) -> None:
     steps, damaged = step_folders.complete(folder), []
     for step in steps:
         wrong = step_folders.damage(folder, step)
+        if wrong and step not in step_folders.complete(folder):
+            print(f"checkpoint {step}: removed meanwhile by a trainer", flush=True)
+            continue
         print(f"checkpoint {step}: {'good' if wrong is None else wrong}", flush=True)
         damaged += [step] if wrong else []
     for step in step_folders.unnamed(folder):

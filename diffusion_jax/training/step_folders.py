@@ -46,6 +46,8 @@ def newest_good(folder: Path, warn: Callable[[str], None]) -> int | None:
         wrong = damage(folder, step)
         if wrong is None:
             return step
+        if step not in complete(folder):  # a trainer removed it meanwhile: a newer one is there
+            return newest_good(folder, warn)
         warn(f"checkpoint {step} in {folder} is damaged and left out: {wrong}")
     return None
 
