@@ -2,8 +2,8 @@
 
 python -m benchmarks.overhead [--config configs/digits.py] [--large configs/cifar10.py] [--out X]
 
-1. 500 steps through the loop (bad updates skipped, metrics read and logged, a save with its manifest
-   after 250) against 500 bare updates in a plain Python loop, interleaved, the order alternating.
+1. 500 steps through the loop (bad updates skipped, metrics read and logged, one save half-way)
+   against 500 bare updates in a plain Python loop, interleaved, the order alternating.
    The last save is not counted: nothing follows it that it could hold up.
 2. How long a save of the large network blocks, when it is on disk with its manifest, how long
    verifying and restoring take.

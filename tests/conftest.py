@@ -21,6 +21,7 @@ jax.config.update("jax_default_matmul_precision", "highest")
 # These begin, so that in the end no worker is left alone with a long file.
 LONG = (
     "test_commands",
+    "test_faults",
     "test_faults_peers",
     "test_end_to_end",
     "test_sampling",

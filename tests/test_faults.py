@@ -119,6 +119,19 @@ def test_a_damaged_newest_step_is_passed_over(short, data, tmp_path, kind):
     assert_same_run(folder, short, 8)
 
 
+def test_a_run_whose_every_checkpoint_is_damaged_is_not_begun_anew(data, tmp_path):
+    folder = tmp_path / "run"
+    finished(folder, data, train__steps=2)
+    DAMAGE["truncated data"](folder / "checkpoints" / "2")
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    run = Run(command(folder, data, train__steps=4))
+    assert run.end() == 2
+    assert run.errors()[-1].startswith(f"error: every checkpoint in {folder / 'checkpoints'} is")
+    lock = folder / ".lock"
+    after = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    assert {**after, lock: None} == {**before, lock: None}
+
+
 @pytest.mark.faults
 def test_a_good_run_verifies(short):
     checked = verify(short)

@@ -1,6 +1,5 @@
 """TensorBoard events, written at once."""
 
-import math
 import time
 from pathlib import Path
 
@@ -20,14 +19,6 @@ class Events:
         self._add(step, session_log={"status": "START"})
 
     def write(self, step: int, values: dict[str, float]) -> None:
-<<<<<<< HEAD
-        """One step's numbers, those that are not finite left out."""
-        from tensorboardX.summary import scalar
-
-        for name, value in values.items():
-            if math.isfinite(value):
-                self._add(step, summary=scalar(name, value))
-=======
         """One step's numbers."""
         from tensorboardX.proto.summary_pb2 import (
             Summary,  # pyright: ignore[reportAttributeAccessIssue]
@@ -35,7 +26,6 @@ class Events:
 
         for name, value in values.items():
             self._add(step, summary=Summary(value=[Summary.Value(tag=name, simple_value=value)]))
->>>>>>> faults
 
     def _add(self, step: int, **content) -> None:
         from tensorboardX.proto import event_pb2
