@@ -62,7 +62,6 @@ def _train(settings, workdir: Path) -> None:
         cluster.first_says(lambda: _begin(workdir, settings, source, done))
         checkpoints = Checkpoints(folder, build.about(settings, parts), _keep(settings), warn)
         stack.callback(checkpoints.close)
-        state = draw() if done is None else checkpoints.restore(done, parallel.state)
         if done is not None:
             _say(f"resuming {workdir} after step {done}")
         first = done or 0
@@ -71,7 +70,12 @@ def _train(settings, workdir: Path) -> None:
         else:
             batch = batches(settings, dataset)
         tools = make_tools(settings, workdir, parts, parallel, batch, checkpoints, first, stack)
-        loop.train(state, plan(settings), tools)
+        # Nothing here holds on to the state that the loop uses up.
+        loop.train(
+            draw() if done is None else checkpoints.restore(done, parallel.state),
+            plan(settings),
+            tools,
+        )
     _say(f"done: checkpoint {folder / str(settings.train.steps)}; next:")
     _say(f"  python sample.py --workdir={workdir}")
 

@@ -180,7 +180,8 @@ def _initialize(coordinator: Address, place: _Place) -> None:
     if place.index:
         coordinator = ("127.0.0.1", open_relay(coordinator))
     # gRPC would ask the proxy of an HPC site for its neighbours, and hang.
-    os.environ["no_grpc_proxy"] = coordinator[0]  # noqa: SIM112
+    others = os.environ.get("no_grpc_proxy", "")  # noqa: SIM112
+    os.environ["no_grpc_proxy"] = ",".join(filter(None, (others, coordinator[0])))  # noqa: SIM112
     jax.config.update("jax_check_proxy_envs", False)
     address = text(coordinator)
     try:
