@@ -3,6 +3,7 @@
 import errno
 import os
 import resource
+import signal
 import subprocess
 from contextlib import contextmanager, suppress
 
@@ -97,12 +98,13 @@ def test_saving_goes_on_when_the_fault_is_over(data, disk, tmp_path, fault):
 
 @pytest.mark.faults
 @pytest.mark.parametrize("fault", [full, limited, read_only])
-def test_a_fault_that_stays_ends_with_code_5(data, disk, tmp_path, fault):
-    """And so does a signal, since its step could not be saved either; the next start goes on."""
+@pytest.mark.parametrize("stop", [signal.SIGTERM, None])
+def test_a_fault_that_stays_ends_with_code_5(data, disk, tmp_path, fault, stop):
+    """Whether a signal or the last step ends the run; the next start goes on."""
     folder, straight = disk / "run", tmp_path / "straight"
-    run = Run(command(folder, data, train__steps=MANY)).until(": saved")
+    run = Run(command(folder, data, train__steps=MANY if stop else 20)).until(": saved")
     with fault(run, folder) as number:
-        assert run.until("NOT saved").end(15) == 5
+        assert run.until("NOT saved").end(stop) == 5
     (line,) = run.errors()
     assert f"could not be saved: {os.strerror(number)}; " in line
     end = newest(folder) + 3
