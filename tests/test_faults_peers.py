@@ -22,7 +22,7 @@ def until(started, said):
     for line in started[0].stdout:
         if said in line:
             return
-    raise AssertionError(f"never said {said}")
+    raise AssertionError(f"never said {said}: {finish(started)}")
 
 
 def in_a_save(folder):
