@@ -51,7 +51,7 @@ class Compared:
         self._settings, source = settings, build.source(settings)
         self._parts = build.diffusion(settings, source.spec)
         training = build.training(settings, self._parts)
-        dataset, self._draw, self._parallel = train.prepare(settings, source, training)
+        dataset, self._draw, self._parallel = train.prepare(settings, source, training, fresh=True)
         assert dataset is not None, "not for streamed data"
         self._batches = batches(settings, dataset)
         self._bare = self._compiled(*training.make_step.args[:3])

@@ -5,13 +5,13 @@ It says on stdout how far it is, so that a test can kill it there, and ends as a
 
 import sys
 import time
-import traceback
 
 import jax
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
-from diffusion_jax.errors import Diverged, LostPeer, UserError
+from diffusion_jax.commands.arguments import run
+from diffusion_jax.errors import Diverged, UserError
 from diffusion_jax.training import cluster
 
 FOREVER = 100  # seconds; nothing here is waited for that long
@@ -102,23 +102,13 @@ def crash_alone():
     time.sleep(FOREVER)
 
 
-def main(scene, coordinator, count, index, patience="50"):
-    code = 0
-    try:
-        place = (coordinator, int(count), int(index))
-        cluster.join(*((None, None, None) if coordinator == "detect" else place), float(patience))
-        name, *value = scene.split(":")
-        globals()[name](*value)
-    except (UserError, Diverged, LostPeer) as error:
-        print(f"error: {error}", file=sys.stderr)
-        code = error.exit_code
-    except Exception:
-        cluster.settle()
-        traceback.print_exc()
-        code = 1
-    cluster.leave(code)
-    sys.exit(code)
+def main(given):
+    scene, coordinator, count, index, *patience = given
+    place = (None, None, None) if coordinator == "detect" else (coordinator, int(count), int(index))
+    cluster.join(*place, *map(float, patience))
+    name, *value = scene.split(":")
+    globals()[name](*value)
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    run(main)

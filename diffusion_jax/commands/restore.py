@@ -1,10 +1,9 @@
 """From a run's folder to a state on the devices."""
 
-import sys
-
 import jax
 
 from diffusion_jax import build, run_folder
+from diffusion_jax.commands.terminal import warn
 from diffusion_jax.core.keys import Stream, stream_key
 from diffusion_jax.errors import UserError
 from diffusion_jax.training.checkpoint import Checkpoints
@@ -40,8 +39,3 @@ def _open(run: run_folder.Run, parts: build.Diffusion) -> Checkpoints:
     if not run.checkpoints.is_dir():
         raise UserError(f"no checkpoint in {run.folder}; train first")
     return Checkpoints(run.checkpoints, build.about(run.config, parts), warn=warn)
-
-
-def warn(line: str) -> None:
-    """Tell a person, on stderr, of something that does not stop the program."""
-    print(f"warning: {line}", file=sys.stderr, flush=True)

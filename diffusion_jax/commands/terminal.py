@@ -6,6 +6,11 @@ import time
 from tqdm import tqdm
 
 
+def warn(line: str) -> None:
+    """Tell a person, on stderr, of something that does not stop the program."""
+    print(f"warning: {line}", file=sys.stderr, flush=True)
+
+
 class Training:
     """Progress of a training run, written to stdout, or nowhere where `quiet`."""
 

@@ -13,8 +13,7 @@ from diffusion_jax.commands import cache
 from diffusion_jax.commands.arguments import Parser, as_path, integer, named, split_overrides
 from diffusion_jax.commands.feed import batches, streamed
 from diffusion_jax.commands.progress_grid import make_draw
-from diffusion_jax.commands.restore import warn
-from diffusion_jax.commands.terminal import Training
+from diffusion_jax.commands.terminal import Training, warn
 from diffusion_jax.commands.verify import verify
 from diffusion_jax.core.keys import Stream, stream_key
 from diffusion_jax.data.dataset import Source
@@ -57,7 +56,7 @@ def _train(settings, workdir: Path) -> None:
         if done is not None and done >= settings.train.steps:
             _say(f"{workdir} is finished: {done} steps are done; nothing to do")
             return
-        dataset, draw, parallel = prepare(settings, source, training)
+        dataset, draw, parallel = prepare(settings, source, training, fresh=done is None)
         _say(_first_line(settings, source.size, parts, parallel.state.params))
         cluster.first_says(lambda: _begin(workdir, settings, source, done))
         checkpoints = Checkpoints(folder, build.about(settings, parts), _keep(settings), warn)
@@ -107,8 +106,8 @@ def _begin(workdir: Path, settings, source: Source, done: int | None) -> None:
     run_folder.begin(workdir, settings, source.spec, source.size, done or 0)
 
 
-def prepare(settings, source: Source, training: build.Training):
-    """Read the data, unless streamed, compile the step and the drawing of a state: at once."""
+def prepare(settings, source: Source, training: build.Training, fresh: bool):
+    """Read the data, unless streamed, compile the step and the drawing of a `fresh` state at once."""
     size = settings.train.batch_size
     own = size // jax.process_count()
     images = jax.ShapeDtypeStruct((own, *source.shape), np.uint8)
@@ -125,7 +124,8 @@ def prepare(settings, source: Source, training: build.Training):
         )
         compiling = background.submit(parallel.compile, Batch(images, number, number))
         places = jax.tree.map(lambda a: a.sharding, parallel.state)
-        drawing = jax.jit(init, out_shardings=places).lower().compile()
+        drawing = jax.jit(init, out_shardings=places)
+        drawing = drawing.lower().compile() if fresh else drawing
         return reading and reading.result(), drawing, compiling.result()
 
 

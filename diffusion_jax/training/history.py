@@ -5,6 +5,7 @@ import time
 from collections import deque
 from typing import Any
 
+import jax
 import numpy as np
 
 from diffusion_jax.errors import Diverged
@@ -57,7 +58,7 @@ class History:
         """Take what a step will have told; read the steps that lie far enough behind."""
         if isinstance(vote, int):
             self.stop = max(self.stop, vote)
-        for scalar in (metrics.loss, metrics.grad_norm, metrics.skipped.in_a_row):
+        for scalar in jax.tree.leaves(metrics._replace(losses=None)):
             scalar.copy_to_host_async()
         self._under_way.append((step, metrics, vote))
         while len(self._under_way) > AHEAD:
