@@ -3,7 +3,6 @@
 It says on stdout how far it is, so that a test can kill it there, and ends as a command does.
 """
 
-import sys
 import time
 
 import jax

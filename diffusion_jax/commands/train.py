@@ -107,7 +107,7 @@ def _begin(workdir: Path, settings, source: Source, done: int | None) -> None:
 
 
 def prepare(settings, source: Source, training: build.Training, fresh: bool):
-    """Read the data, unless streamed, compile the step and the drawing of a `fresh` state at once."""
+    """Read the data, unless streamed, and compile the step and a `fresh` state at the same time."""
     size = settings.train.batch_size
     own = size // jax.process_count()
     images = jax.ShapeDtypeStruct((own, *source.shape), np.uint8)
