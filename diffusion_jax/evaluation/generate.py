@@ -1,6 +1,7 @@
 """Sample many images: batches over devices, the scan cut into chunks so that progress shows."""
 
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -9,6 +10,7 @@ import numpy as np
 from diffusion_jax.core.keys import Stream, image_keys, stream_key
 from diffusion_jax.core.predictions import Denoise
 from diffusion_jax.evaluation.chunks import pieces, whole_batch
+from diffusion_jax.machine import compiler_options
 from diffusion_jax.samplers.base import Plan, Sampler, Stepped
 from diffusion_jax.samplers.sample import scan_rows, start
 from diffusion_jax.training.devices import Shardings
@@ -81,7 +83,7 @@ def make_generate(method: Method, layout: Shardings, batch_size: int) -> Generat
         keys = image_keys(stream_key(seed, Stream.SAMPLE), index)
         return keys, start(method.sampler, method.begin(keys))
 
-    @jax.jit
+    @partial(jax.jit, compiler_options=compiler_options())
     def advance(params, label, keys, state, rows):
         return scan_rows(method.sampler, method.denoise(params, label), keys, state, rows)
 

@@ -23,6 +23,7 @@ from diffusion_jax.core.schedules import Schedule
 from diffusion_jax.data.dataset import Dataset
 from diffusion_jax.data.transforms import to_unit_range
 from diffusion_jax.evaluation.chunks import pieces, whole_batch
+from diffusion_jax.machine import compiler_options
 from diffusion_jax.training.devices import Shardings
 
 PROBES = 4  # of Hutchinson's estimator, per image
@@ -79,7 +80,7 @@ def _exactly(function: Callable) -> Any:
         with jax.default_matmul_precision("highest"):
             return function(*arguments)
 
-    return jax.jit(exact)
+    return jax.jit(exact, compiler_options=compiler_options())
 
 
 def bound(

@@ -30,23 +30,51 @@ dense = partial(nn.Dense, kernel_init=fan_avg_uniform)
 conv = partial(nn.Conv, kernel_size=(3, 3), kernel_init=fan_avg_uniform)
 
 
-def group_norm(x: jax.Array, name: str) -> jax.Array:
-    """Group normalisation in float32: at most 32 groups, of at least 4 channels if there are 4.
+def groups(channels: int) -> int:
+    """How many groups a norm has: at most 32, of at least 4 channels if there are 4.
 
     Source: Wu & He 2018, section 3; the least group as in Karras et al. 2022's code.
     """
-    channels = x.shape[-1]
     # A group of one channel would lose what `condition` adds: a small network would be blind to t.
     most = max(1, min(32, channels // 4))
-    groups = max(n for n in range(1, most + 1) if channels % n == 0)
-    return nn.GroupNorm(groups, epsilon=1e-6, dtype=jnp.float32, name=name)(x)
+    return max(n for n in range(1, most + 1) if channels % n == 0)
+
+
+class GroupNorm(nn.Module):
+    """Group normalisation in float32: [b, h, w, c] -> [b, h, w, c].
+
+    (x - mean) / sqrt(var + 1e-6) * scale + bias, with mean and var over an image's places and a
+    group's channels.
+
+    Source: Wu & He 2018, section 3.
+    """
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        b, c = x.shape[0], x.shape[-1]
+        scale = self.param("scale", nn.initializers.ones, (c,)).reshape(groups(c), -1)
+        bias = self.param("bias", ZEROS, (c,)).reshape(groups(c), -1)
+        x = x.astype(jnp.float32)
+
+        def mean(of):
+            # First each channel's: then all that is large, the backward pass included, is one
+            # multiplication, one addition and two sums over places.
+            each = of.mean((1, 2)).reshape(b, groups(c), -1)
+            return each.mean(-1, keepdims=True)
+
+        centre = mean(x)
+        var = jnp.maximum(mean(x * x) - centre * centre, 0.0)
+        factor = jax.lax.rsqrt(var + 1e-6) * scale
+        shift = bias - centre * factor
+        return x * factor.reshape(b, 1, 1, c) + shift.reshape(b, 1, 1, c)
 
 
 def dropout(keys: jax.Array, x: jax.Array, rate: float) -> jax.Array:
     """Zero each entry with probability `rate` and scale the others by 1 / (1 - rate).
 
     Image i's mask is a function of keys[i] alone, so it is the same in any batch, at any place in
-    it, and on any number of devices.
+    it, and on any number of devices. An entry costs 16 random bits: `rate` is taken to the nearest
+    1/65536.
 
     Args:
       keys: typed keys [b].
@@ -55,8 +83,16 @@ def dropout(keys: jax.Array, x: jax.Array, rate: float) -> jax.Array:
 
     Source: Srivastava et al. 2014, section 10 (scaling in training).
     """
-    keep = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - rate, x.shape[1:]))(keys)
-    return jnp.where(keep, x / (1 - rate), 0)
+    size, dropped = math.prod(x.shape[1:]), round(rate * 2**16)
+    words = jax.vmap(lambda key: jax.random.bits(key, (-(-size // 2),)))(keys)
+    bits = jnp.concatenate([words & 0xFFFF, words >> 16], axis=1)[:, :size].reshape(x.shape)
+    return jnp.where(bits >= dropped, x / (1 - dropped / 2**16), 0)
+
+
+def pointwise(layer: Callable[[jax.Array], jax.Array], x: jax.Array) -> jax.Array:
+    """A dense layer at every place, as one product of matrices: [b, h, w, c] -> [b, h, w, c']."""
+    # XLA's CPU compiler turns the kernel's gradient into a slow copy where x keeps its four axes.
+    return layer(x.reshape(-1, x.shape[-1])).reshape(*x.shape[:-1], -1)
 
 
 def halve(x: jax.Array) -> jax.Array:
@@ -67,6 +103,41 @@ def halve(x: jax.Array) -> jax.Array:
 def double(x: jax.Array) -> jax.Array:
     """Nearest-neighbour enlargement: [b, h, w, c] -> [b, 2h, 2w, c]."""
     return x.repeat(2, axis=1).repeat(2, axis=2)
+
+
+class DoubleConv(nn.Module):
+    """`conv(double(x))` at 4/9 of its cost: [b, h, w, c] -> [b, 2h, 2w, channels].
+
+    In the enlarged image rows are equal in pairs: on an even row the kernel's first row meets one
+    row of x and its other two the next, on an odd row the first two meet one and the last the next.
+    So each of the four kinds of places is a 2x2 convolution of x with sums of the kernel's entries.
+    """
+
+    channels: int
+    dtype: str
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        b, height, width, c = x.shape
+        kernel = self.param("kernel", fan_avg_uniform, (3, 3, c, self.channels))
+        bias = self.param("bias", ZEROS, (self.channels,))
+
+        def paired(k, axis):
+            first, middle, last = jnp.split(k, 3, axis)
+            even, odd = [first, middle + last], [first + middle, last]
+            return jnp.stack([jnp.concatenate(pair, axis) for pair in (even, odd)], axis=-2)
+
+        # [2, 2, c, 2, 2, channels]: taps, then the kind of place.
+        four = jnp.swapaxes(paired(paired(kernel, 1), 0), -2, -3)
+        # Padded by hand: XLA's CPU compiler has no fast kernel gradient of a padded even window.
+        x = jnp.pad(x.astype(self.dtype), ((0, 0), (1, 1), (1, 1), (0, 0)))
+        four = four.reshape(2, 2, c, -1).astype(self.dtype)
+        y = jax.lax.conv_general_dilated(
+            x, four, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        ).reshape(b, height + 1, width + 1, 2, 2, self.channels)
+        y = jnp.stack([y[:, i : i + height, :, i] for i in (0, 1)], axis=2)
+        y = jnp.stack([y[:, :, :, j : j + width, j] for j in (0, 1)], axis=4)
+        return y.reshape(b, 2 * height, 2 * width, -1) + bias.astype(self.dtype)
 
 
 class ResBlock(nn.Module):
@@ -92,7 +163,7 @@ class ResBlock(nn.Module):
     def __call__(
         self, x: jax.Array, condition: jax.Array, dropout_keys: jax.Array | None
     ) -> jax.Array:
-        h = nn.swish(group_norm(x, "norm_0"))
+        h = nn.swish(GroupNorm(name="norm_0")(x))
         if self.resample:
             x, h = self.resample(x), self.resample(h)
         h = conv(self.channels, dtype=self.dtype, name="conv_0")(h)
@@ -101,9 +172,9 @@ class ResBlock(nn.Module):
         if self.scale_shift_norm:
             condition = dense(2 * self.channels, name="condition")(condition)
             scale, shift = jnp.split(condition, 2, axis=-1)
-            h = group_norm(h, "norm_1") * (1 + scale) + shift
+            h = GroupNorm(name="norm_1")(h) * (1 + scale) + shift
         else:
-            h = group_norm(h + dense(self.channels, name="condition")(condition), "norm_1")
+            h = GroupNorm(name="norm_1")(h + dense(self.channels, name="condition")(condition))
 
         h = nn.swish(h)
         if dropout_keys is not None and self.dropout > 0:
@@ -111,7 +182,7 @@ class ResBlock(nn.Module):
             h = dropout(keys, h, self.dropout)
         h = conv(self.channels, dtype=self.dtype, kernel_init=ZEROS, name="conv_1")(h)
         if x.shape[-1] != self.channels:
-            x = dense(self.channels, dtype=self.dtype, name="shortcut")(x)
+            x = pointwise(dense(self.channels, dtype=self.dtype, name="shortcut"), x)
         return x + h
 
 
@@ -130,10 +201,15 @@ class Attention(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         b, height, width, c = x.shape
-        h = group_norm(x, "norm")
+        h = GroupNorm(name="norm")(x)
         query, key, value = (
-            dense(c, dtype=self.dtype, name=name)(h).reshape(b, height * width, self.heads, -1)
+            pointwise(dense(c, dtype=self.dtype, name=name), h).reshape(
+                b, height * width, self.heads, -1
+            )
             for name in ("query", "key", "value")
         )
-        h = jax.nn.dot_product_attention(query, key, value).reshape(x.shape)
-        return x + dense(c, dtype=self.dtype, kernel_init=ZEROS, name="project")(h)
+        scores = jnp.einsum("bqhc,bkhc->bhqk", query, key, preferred_element_type=jnp.float32)
+        weights = nn.softmax(scores / math.sqrt(c // self.heads)).astype(value.dtype)
+        h = jnp.einsum("bhqk,bkhc->bqhc", weights, value).reshape(x.shape)
+        project = dense(c, dtype=self.dtype, kernel_init=ZEROS, name="project")
+        return x + pointwise(project, h)

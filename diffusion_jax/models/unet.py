@@ -13,10 +13,11 @@ from diffusion_jax.models.embedding import Condition
 from diffusion_jax.models.layers import (
     ZEROS,
     Attention,
+    DoubleConv,
+    GroupNorm,
     ResBlock,
     conv,
     double,
-    group_norm,
     halve,
 )
 
@@ -118,7 +119,7 @@ class UNet(nn.Module):
         def upsample(x, name):
             if self.resample_in_blocks:
                 return block(x, x.shape[-1], name, resample=double)
-            return conv(x.shape[-1], dtype=self.dtype, name=name)(double(x))
+            return DoubleConv(x.shape[-1], dtype=self.dtype, name=name)(x)
 
         levels = list(enumerate(self.channels * m for m in self.multipliers))
 
@@ -143,7 +144,7 @@ class UNet(nn.Module):
             if level > 0:
                 h = upsample(h, f"up_{level}_resample")
 
-        h = nn.swish(group_norm(h, "norm_out"))
+        h = nn.swish(GroupNorm(name="norm_out")(h))
         return conv(self.out_channels, kernel_init=ZEROS, name="conv_out")(h)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from diffusion_jax.errors import UserError
+from diffusion_jax.machine import compiler_options
 
 AXES = ("data", "fsdp")
 SPLIT_FROM = 4096  # elements; smaller arrays are not worth a message each
@@ -66,7 +67,8 @@ class Parallel(NamedTuple):
 
     def compile(self, batch: Any) -> "Parallel":
         """The same with its step compiled ahead, for a process's batch of these shapes."""
-        return self._replace(step=self.step.lower(*self.shapes(batch)).compile())
+        lowered = self.step.lower(*self.shapes(batch))
+        return self._replace(step=lowered.compile(compiler_options=compiler_options()))
 
 
 def _on(shapes: Any, places: Any) -> Any:
