@@ -30,16 +30,19 @@ dense = partial(nn.Dense, kernel_init=fan_avg_uniform)
 conv = partial(nn.Conv, kernel_size=(3, 3), kernel_init=fan_avg_uniform)
 
 
-def group_norm(x: jax.Array, name: str) -> jax.Array:
-    """Group normalisation in float32: at most 32 groups, of at least 4 channels if there are 4.
+def groups(channels: int) -> int:
+    """How many groups a norm has: at most 32, of at least 4 channels if there are 4.
 
     Source: Wu & He 2018, section 3; the least group as in Karras et al. 2022's code.
     """
-    channels = x.shape[-1]
     # A group of one channel would lose what `condition` adds: a small network would be blind to t.
     most = max(1, min(32, channels // 4))
-    groups = max(n for n in range(1, most + 1) if channels % n == 0)
-    return nn.GroupNorm(groups, epsilon=1e-6, dtype=jnp.float32, name=name)(x)
+    return max(n for n in range(1, most + 1) if channels % n == 0)
+
+
+def group_norm(x: jax.Array, name: str) -> jax.Array:
+    """Group normalisation in float32."""
+    return nn.GroupNorm(groups(x.shape[-1]), epsilon=1e-6, dtype=jnp.float32, name=name)(x)
 
 
 def dropout(keys: jax.Array, x: jax.Array, rate: float) -> jax.Array:
