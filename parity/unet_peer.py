@@ -11,18 +11,24 @@ import numpy as np
 import torch
 from diffusers import UNet2DModel
 
+# What these layers give is normalised next: so small, the norms' epsilon counts.
+QUIET = ("conv_in", "conv1", "conv2", "to_out.0")
 
-def randomise(model: torch.nn.Module, generator: torch.Generator) -> None:
+
+def randomise(model: UNet2DModel, generator: torch.Generator) -> None:
     """Draw every weight, so that no zero and no one hides what it multiplies."""
+    added = model.config.resnet_time_scale_shift == "default"  # the time, before a norm
+    quiet = (*QUIET, "time_emb_proj") if added else QUIET
     for name, weight in model.named_parameters():
-        drawn = torch.randn(weight.shape, generator=generator)
-        if name == "class_embedding.weight":
-            scale, shift = 1.0, 0.0
-        elif weight.ndim > 1:
-            scale, shift = (weight.numel() / len(weight)) ** -0.5, 0.0
-        else:
-            scale, shift = 0.2, 1.0 if "norm" in name and name.endswith("weight") else 0.0
-        weight.data = shift + scale * drawn
+        layer, _, leaf = name.rpartition(".")
+        mean, std = 0.0, 0.01
+        if "norm" in layer:
+            mean, std = float(leaf == "weight"), 0.2
+        elif layer == "class_embedding":
+            std = 1.0
+        elif leaf == "weight":
+            std = (len(weight) / weight.numel()) ** 0.5 * (0.01 if layer.endswith(quiet) else 1.0)
+        weight.data = mean + std * torch.randn(weight.shape, generator=generator)
 
 
 def answer(config: dict, given, generator: torch.Generator) -> dict[str, np.ndarray]:
