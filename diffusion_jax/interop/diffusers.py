@@ -15,7 +15,7 @@ from diffusion_jax.errors import UserError
 from diffusion_jax.interop.diffusers_config import completed, shapes, unet
 from diffusion_jax.models.network import Params
 
-__all__ = ["name_of", "params", "unet"]
+__all__ = ["name_of", "params", "places", "unet"]
 
 # Our modules and theirs, first those that are in no block.
 WHOLE = {
@@ -41,7 +41,7 @@ INSIDE = {
     "project": "to_out.0",
     "": "conv",
 }
-# Names in attention before diffusers 0.15, which most published weights of this network have.
+# Names in attention in older files, which diffusers still reads.
 FORMER = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 
 
@@ -119,8 +119,7 @@ def name_of(path: str, levels: int) -> str:
 
 def _today(name: str, weights: Mapping[str, Any]) -> str:
     """A weight's name in diffusers today, unless that one is there too."""
-    *block, layer, leaf = name.split(".")
-    new = ".".join([*block, FORMER.get(layer, layer), leaf])
+    new = ".".join(FORMER.get(part, part) for part in name.split("."))
     return name if new in weights else new
 
 

@@ -228,16 +228,12 @@ def _resamples_in_blocks(config, levels: list[Level]) -> bool:
 
 def _check_groups(config, parameters: Params) -> None:
     everywhere, middle = config["norm_num_groups"], config["attn_norm_num_groups"]
-    if middle is None and config["resnet_time_scale_shift"] == "default":
-        middle = everywhere
-    attention = parameters["middle_attention"]["norm"]["scale"].size
-    if middle != groups(attention):
-        raise refusal(
-            f"attn_norm_num_groups is {middle}, ours {groups(attention)} for the {attention} "
-            "channels of the middle"
-        )
     for path, leaf in jax.tree_util.tree_leaves_with_path(parameters):
         is_scale = jax.tree_util.keystr(path[-1:], simple=True) == "scale"
         if is_scale and groups(leaf.size) != everywhere:
             own = groups(leaf.size)
             raise refusal(f"norm_num_groups is {everywhere}, ours {own} for {leaf.size} channels")
+    if middle is None and config["resnet_time_scale_shift"] == "default":
+        middle = everywhere
+    if middle != everywhere:
+        raise refusal(f"attn_norm_num_groups is {middle}, ours {everywhere}")
