@@ -13,7 +13,7 @@ help:
 	@echo "make train   train the digits and sample from them (about 4 minutes on 2 CPU cores)"
 	@echo "make test    run the test suite"
 	@echo "make faults  the whole fault table: 20 kills, full disks, damage (about 10 minutes)"
-	@echo "make parity  compare the samplers with diffusers', installed beside (CPU build of torch)"
+	@echo "make parity  compare samplers and network with diffusers', installed beside (CPU build of torch)"
 	@echo "make lint    ruff;  make types: pyright;  make notebook: run it small;  make lock: renew the lock"
 
 train: $(VENV)/ready

@@ -1,9 +1,6 @@
 """Parity with the schedulers of PyPI's diffusers, one step at a time: run `make parity`."""
 
-import os
-import subprocess
 from functools import cache
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -20,10 +17,6 @@ from diffusion_jax.samplers.base import Rows
 from diffusion_jax.samplers.sample import SAMPLERS, rounded
 
 jax.config.update("jax_disable_most_optimizations", True)  # many small programs, run once each
-
-PEERS = os.environ.get("PEERS_PYTHON", "")
-if not PEERS:
-    pytest.exit("PEERS_PYTHON is not set: `make parity` installs the peers and sets it", 2)
 
 T = 1000
 SHAPE = (3, 4, 4, 2)
@@ -140,7 +133,7 @@ def betas(schedule):
 
 
 @pytest.fixture(scope="module")
-def theirs(tmp_path_factory):
+def theirs(run_peer, tmp_path_factory):
     """What peers.py answers to all cases, in one run of it."""
     folder = tmp_path_factory.mktemp("parity")
     given: dict[str, Any] = {"noise": NOISE}
@@ -148,8 +141,7 @@ def theirs(tmp_path_factory):
     for case in CASES:
         given[f"{case}/x"], given[f"{case}/noise"] = inputs(case)
     np.savez(folder / "given.npz", **given)
-    script = Path(__file__).with_name("peers.py")
-    subprocess.run([PEERS, script, folder / "given.npz", folder / "steps.npz"], check=True)
+    run_peer("peers.py", folder / "given.npz", folder / "steps.npz")
     return np.load(folder / "steps.npz")
 
 

@@ -15,7 +15,7 @@ FLOORS = [
     {"core"},
     {"samplers", "models", "data", "visual"},
     {"training"},
-    {"evaluation"},
+    {"evaluation", "interop"},
     {"config"},
     {"run_folder"},
     {"checks"},
