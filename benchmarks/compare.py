@@ -59,7 +59,7 @@ def start_peers(given: argparse.Namespace, job: ours.Job, stack: ExitStack) -> l
     """The processes of the chosen peer, which end with `stack`."""
     names = peer.CHOICES[given.peer]
     settings = peer.settings(job.settings, job.data) if names else {}
-    return [stack.enter_context(peer.Peer(given.peers, name, settings)) for name in names]
+    return [stack.enter_context(peer.started(given.peers, name, settings)) for name in names]
 
 
 def compare(

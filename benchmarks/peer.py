@@ -4,10 +4,10 @@ import json
 import os
 import subprocess
 import tempfile
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import TracebackType
-from typing import Any
+from typing import IO, Any
 
 import psutil
 
@@ -67,25 +67,10 @@ def _norm_groups(channels: int) -> int:
 
 
 class Peer:
-    """One peer's process, idle until it is asked; a context manager that ends it."""
+    """One peer's process, idle until it is asked; `started` starts it."""
 
-    def __init__(self, python: Path, name: str, given: dict, **environment: str):
-        check(python)
-        self.name = name
-        self._ends = ExitStack()
-        self._errors = self._ends.enter_context(tempfile.TemporaryFile("w+"))
-        threads = str(psutil.cpu_count(logical=False) or os.cpu_count())
-        # Threads that wait by spinning would slow us down while we are measured.
-        quiet = {"OMP_WAIT_POLICY": "PASSIVE", "OMP_NUM_THREADS": threads}
-        self._process = subprocess.Popen(
-            [str(python.absolute()), "-m", "benchmarks.peers", name, json.dumps(given)],
-            cwd=record.ROOT,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._errors,
-            text=True,
-            env={**os.environ, **quiet, **environment},
-        )
+    def __init__(self, name: str, process: subprocess.Popen, errors: IO[str]):
+        self.name, self._process, self._errors = name, process, errors
         self.about = self._answer()
 
     def ask(self, *command: Any) -> dict[str, Any]:
@@ -109,15 +94,36 @@ class Peer:
         last = [text for text in self._errors.read().splitlines() if text.strip()][-1:]
         raise UserError(f"the peer {self.name} ended: {''.join(last) or 'without a word'}")
 
-    def __enter__(self) -> "Peer":
-        return self
 
-    def __exit__(
-        self, kind: type | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._process.kill()
-        self._process.communicate()
-        self._ends.close()
+@contextmanager
+def started(python: Path, name: str, given: dict, **environment: str) -> Iterator[Peer]:
+    """A peer's process, which ends with the context.
+
+    Args:
+        given: what `settings` says.
+        environment: more variables for it.
+    """
+    check(python)
+    threads = str(psutil.cpu_count(logical=False) or os.cpu_count())
+    # Threads that wait by spinning would slow us down while we are measured.
+    quiet = {"OMP_WAIT_POLICY": "PASSIVE", "OMP_NUM_THREADS": threads}
+    command = [str(python.absolute()), "-m", "benchmarks.peers", name, json.dumps(given)]
+    with (
+        tempfile.TemporaryFile("w+") as errors,
+        subprocess.Popen(
+            command,
+            cwd=record.ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            env={**os.environ, **quiet, **environment},
+        ) as process,
+    ):
+        try:
+            yield Peer(name, process, errors)
+        finally:
+            process.kill()
 
 
 def check(python: Path) -> None:
