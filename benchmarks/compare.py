@@ -69,11 +69,13 @@ def compare(
     command: tuple,
     rounds: int,
     others: dict[str, Callable[[], Any]] | None = None,
+    warm: bool = True,
 ) -> dict[str, Any]:
     """Seconds of ours and of the peers' command in turn, and the floor under ours.
 
     Args:
         others: programs of ours that are measured in the same rounds.
+        warm: call each once before, not counted.
     """
     ceilings = measure.Ceilings(job.settings.model.dtype)
     calls = {"ours": program.call, **(others or {})}
@@ -84,6 +86,7 @@ def compare(
             **ceilings.calls,
         },
         rounds,
+        warm,
     )
     rates, count = ceilings.rates(taken), jax.device_count()
     seconds = {name: measure.median(taken, name) for name in taken[0]}
@@ -119,8 +122,9 @@ def report(
     peers: list[peer.Peer],
     result: dict[str, Any],
     line: str,
+    *more: str,
 ) -> None:
-    """Print and save the result, say what was compared, and end with the one line."""
+    """Print and save the result, say `more` and what was compared, and end with the one line."""
     settings, count = job.settings, job.parameters
     about = {
         "benchmark": name,
@@ -131,6 +135,7 @@ def report(
         "peers": {each.name: each.about for each in peers},
     }
     record.save(given.out, {**about, **result})
+    print("\n".join(more), end="\n" * bool(more))
     if "rates" in result:
         rates = result["rates"]
         print(

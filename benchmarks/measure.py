@@ -21,12 +21,15 @@ def timed(action: Callable[[], Any]) -> dict[str, float]:
     return {"seconds": time.perf_counter() - began, "cpu_seconds": time.process_time() - busy}
 
 
-def in_turn(calls: dict[str, Call], rounds: int) -> Rounds:
+def in_turn(calls: dict[str, Call], rounds: int, warm: bool = True) -> Rounds:
     """Rounds of all calls one after the other, after one of each that is not counted.
 
     A machine whose speed changes changes it for all of them.
+
+    Args:
+        warm: whether there is one that is not counted.
     """
-    for call in calls.values():
+    for call in calls.values() if warm else ():
         call()
     return [{name: call() for name, call in calls.items()} for _ in range(rounds)]
 
@@ -60,6 +63,8 @@ class Ceilings:
             "convolution": 2 * 9 * channels**2 * self._images[..., 0].size,
             "bandwidth": 2 * self._long.nbytes,
         }
+        for call in self.calls.values():
+            call()  # compiles
 
     @property
     def calls(self) -> dict[str, Call]:

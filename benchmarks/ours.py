@@ -52,12 +52,18 @@ class Job(NamedTuple):
         return Batch(images, labels, np.arange(size, dtype=np.int32))
 
     @property
+    def training(self) -> build.Training:
+        """Loss, optimiser and average."""
+        return build.training(self.settings, self.parts)
+
+    @property
     def parameters(self) -> int:
         """Of the network."""
         return parameter_count(jax.eval_shape(self.parts.init, jax.random.key(0)))
 
     def placed(self, *arrays: Any) -> tuple[Any, ...]:
         """Fresh parameters on every device, and arrays split over them image by image."""
+        devices.check_batch(self.settings.train.batch_size, jax.device_count())
         layout = devices.shardings(jax.devices())
         params = jax.device_put(self.parts.init(jax.random.key(0)), layout.replicated)
         return params, *jax.device_put(arrays, layout.split)
@@ -82,7 +88,6 @@ def data_spec(settings: Config) -> DataSpec:
 def job(settings: Config) -> Job:
     """Everything but parameters."""
     data = data_spec(settings)
-    devices.check_batch(settings.train.batch_size, jax.device_count(), settings.train.accumulate)
     return Job(settings, data, build.diffusion(settings, data))
 
 
@@ -93,21 +98,21 @@ def program(function: Callable, *arguments: Any) -> Program:
     return Program(lambda: compiled(*arguments), compiled, flops)
 
 
+def spread(one: Job) -> devices.Parallel:
+    """The training step over all devices, not yet compiled."""
+    training, settings = one.training, one.settings
+    shapes = jax.eval_shape(training.init, jax.random.key(0))
+    size = settings.train.batch_size
+    return devices.data_parallel(training.make_step, settings.parallel, jax.devices(), size, shapes)
+
+
 def train_step(one: Job) -> Program:
     """The training step, as `train.py` compiles it; every call goes on from the last state."""
-    settings, batch = one.settings, one.batch
-    training = build.training(settings, one.parts)
-    key = stream_key(settings.seed, Stream.INIT)
-    parallel = devices.data_parallel(
-        training.make_step,
-        settings.parallel,
-        jax.devices(),
-        settings.train.batch_size,
-        jax.eval_shape(training.init, key),
-    )
+    batch, parallel = one.batch, spread(one)
     flops = operations.count(parallel.step, *parallel.shapes(batch))
     parallel = parallel.compile(batch)
-    placed, state = parallel.place_batch(batch), parallel.place_state(training.init(key))
+    key = stream_key(one.settings.seed, Stream.INIT)
+    placed, state = parallel.place_batch(batch), parallel.place_state(one.training.init(key))
 
     def call():
         nonlocal state

@@ -3,7 +3,7 @@
 python -m benchmarks.peers NAME SETTINGS_JSON
 
 For an interpreter that has torch and the peer's package; `benchmarks.peer` starts it. Commands
-come on stdin, a line each: `train` (one step), `forward`, `sample IMAGES STEPS`, `memory`,
+come on stdin, a line each: `train` (one step), `forward CALLS`, `sample IMAGES STEPS`, `memory`,
 `forget` (the peak of memory so far), `quit`. Each is answered by a line of JSON; the first line
 says what was built. SETTINGS_JSON is what `benchmarks.peer.settings` says of one of our configs.
 """
@@ -156,11 +156,12 @@ class Peer:
         torch._foreach_lerp_(self._average, self._params, 1 - self._given["ema_decay"])
 
     @torch.no_grad()
-    def forward(self) -> None:
-        """One call of the network without dropout."""
+    def forward(self, calls: str = "1") -> None:
+        """Calls of the network without dropout."""
         self._network.eval()
         t = torch.arange(len(self._images), device=self._device) % T
-        self._call(self._images, t)
+        for _ in range(int(calls)):
+            self._call(self._images, t)
 
     @torch.no_grad()
     def sample(self, images: str, steps: str) -> None:
