@@ -1,8 +1,10 @@
 """What the scripts that measure speed share: arguments, calls in turn, the last line."""
 
 import argparse
+import json
 import os
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -62,6 +64,11 @@ def start_peers(given: argparse.Namespace, job: ours.Job, stack: ExitStack) -> l
     return [stack.enter_context(peer.started(given.peers, name, settings)) for name in names]
 
 
+def abouts(peers: list[peer.Peer]) -> dict[str, dict[str, Any]]:
+    """What each says of itself."""
+    return {each.name: each.about for each in peers}
+
+
 def compare(
     job: ours.Job,
     program: ours.Program,
@@ -93,7 +100,10 @@ def compare(
     floor = measure.floor(program.flops, measure.least_bytes(program.compiled), rates, count)
     return {
         "seconds": seconds,
-        **against(peers, taken),
+        **against([each.name for each in peers], taken),
+        "cpu_ratios": {
+            each.name: measure.ratio(taken, each.name, "ours", "cpu_seconds") for each in peers
+        },
         "flops": program.flops,
         "rates": rates,
         "floor": floor,
@@ -103,28 +113,28 @@ def compare(
     }
 
 
-def against(peers: list[peer.Peer], taken: measure.Rounds) -> dict[str, Any]:
-    """The fastest peer, and its seconds over ours: above 1 we are faster."""
-    if not peers:
+def against(names: Sequence[str], taken: measure.Rounds, key: str = "seconds") -> dict[str, Any]:
+    """The peer that needs least, and what it needs over what ours does: above 1 ours is better."""
+    if not names:
         return {}
-    best = min((each.name for each in peers), key=lambda name: measure.median(taken, name))
-    return {
-        "peer": best,
-        "ratio": measure.ratio(taken, best, "ours"),
-        "cpu_ratio": measure.ratio(taken, best, "ours", "cpu_seconds"),
-    }
+    best = min(names, key=lambda name: measure.median(taken, name, key))
+    return {"peer": best, "ratio": measure.ratio(taken, best, "ours", key)}
 
 
 def report(
     name: str,
     given: argparse.Namespace,
     job: ours.Job,
-    peers: list[peer.Peer],
+    peers: dict[str, dict[str, Any]],
     result: dict[str, Any],
     line: str,
     *more: str,
 ) -> None:
-    """Print and save the result, say `more` and what was compared, and end with the one line."""
+    """Print and save the result, say `more` and what was compared, and end with the one line.
+
+    Args:
+        peers: what each says of itself, by name.
+    """
     settings, count = job.settings, job.parameters
     about = {
         "benchmark": name,
@@ -132,7 +142,7 @@ def report(
         "batch": settings.train.batch_size,
         "dtype": settings.model.dtype,
         "parameters": count,
-        "peers": {each.name: each.about for each in peers},
+        "peers": peers,
     }
     record.save(given.out, {**about, **result})
     print("\n".join(more), end="\n" * bool(more))
@@ -145,16 +155,37 @@ def report(
             f"{rates['convolution'] / 1e9:.0f} GFLOP/s, memory {rates['bandwidth'] / 1e9:.1f} GB/s"
         )
         print(f"ours: {count:,} parameters, {result['flops'] / 1e9:.4g} GFLOP a call")
-    for each in peers:
-        flops = ", ".join(f"{key} {n / 1e9:.4g} GFLOP" for key, n in each.about["flops"].items())
-        print(f"{each.name}: {each.about['parameters']:,} parameters, {flops}")
+    for each, said in peers.items():
+        flops = ", ".join(f"{key} {n / 1e9:.4g} GFLOP" for key, n in said["flops"].items())
+        print(f"{each}: {said['parameters']:,} parameters, {flops}")
     print(f"{name} {settings.name} b{settings.train.batch_size}: {line}")
 
 
-def throughput(result: dict[str, Any], work: float, unit: str) -> str:
-    """`ours 6.9 img/s, peer 6.5 img/s, ratio 1.06` of so much work a call."""
-    said = f"ours {work / result['seconds']['ours']:.4g} {unit}"
+def amounts(each: dict[str, float], result: dict[str, Any], unit: str) -> str:
+    """`ours 6.9 img/s, peer 6.5 img/s, ratio 1.06` of these amounts."""
+    said = f"ours {each['ours']:.4g} {unit}"
     if "peer" in result:
-        said += f", peer {work / result['seconds'][result['peer']]:.4g} {unit}"
-        said += f", ratio {result['ratio']:.2f}"
+        said += f", peer {each[result['peer']]:.4g} {unit}, ratio {result['ratio']:.2f}"
     return said
+
+
+def throughput(result: dict[str, Any], work: float, unit: str) -> str:
+    """The same of so much work a call."""
+    rates = {name: work / seconds for name, seconds in result["seconds"].items()}
+    return amounts(rates, result, unit)
+
+
+def add_once(made: Parser) -> None:
+    """For scripts that measure new processes of themselves."""
+    made.add_argument("--once", action="store_true", help="one measurement in this process")
+
+
+def answer(found: dict[str, Any]) -> None:
+    """Tell `in_process` what was found."""
+    print(json.dumps(found))
+
+
+def in_process(name: str, arguments: list[str], **environment: str) -> dict[str, Any]:
+    """What a script finds with `--once` in a process of its own."""
+    command = [sys.executable, "-m", f"benchmarks.{name}", *arguments, "--once"]
+    return json.loads(record.run(command, **environment).lines[-1][1])

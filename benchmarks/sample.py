@@ -189,7 +189,7 @@ def main(arguments: list[str]) -> None:
         f"times the scan; temporary memory {first:.2f} MiB at {given.short} steps, {last:.2f} MiB "
         f"at {given.steps}"
     )
-    compare.report("sample", given, job, peers, result, line, said)
+    compare.report("sample", given, job, compare.abouts(peers), result, line, said)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ def main(arguments: list[str]) -> None:
         result = compare.compare(job, program, peers, (command,), given.rounds)
     size = job.settings.train.batch_size
     line = compare.throughput(result, size, "img/s")
-    compare.report(name, given, job, peers, result, line)
+    compare.report(name, given, job, compare.abouts(peers), result, line)
 
 
 if __name__ == "__main__":
