@@ -11,8 +11,6 @@ import numpy as np
 Call = Callable[[], dict[str, Any]]
 Rounds = list[dict[str, dict[str, Any]]]
 
-REPEATS = 3  # of a ceiling's call in a round
-
 
 def timed(action: Callable[[], Any]) -> dict[str, float]:
     """Seconds of one call, its result waited for, and the processor's seconds of this process."""
@@ -49,12 +47,16 @@ class Ceilings:
 
     def __init__(self, dtype: str):
         small = jax.default_backend() == "cpu"
-        side, images, channels = (2048, 16, 256) if small else (8192, 128, 256)
-        size = 2**27 if small else 2**29  # numbers; four bytes each
-        self._square = jnp.ones((side, side), dtype)
-        self._images = jnp.ones((images, 32, 32, channels), dtype)
-        self._kernel = jnp.ones((3, 3, channels, channels), dtype)
-        self._long = jnp.ones(size, jnp.float32)
+        # Large enough that nothing but the work counts, and what is moved fits in no cache.
+        side, images, channels = (2048, 16, 128) if small else (8192, 128, 256)
+        self._repeats = 1 if small else 10
+        # Of random numbers: a chip that multiplies ones needs less power, and is faster.
+        draw = np.random.default_rng(0).standard_normal
+        self._square, self._images, self._kernel = (
+            jnp.asarray(draw(shape, np.float32), dtype)
+            for shape in ((side, side), (images, 32, 32, channels), (3, 3, channels, channels))
+        )
+        self._long = jnp.zeros(2**27 if small else 2**29, jnp.float32)
         self._matmul = jax.jit(jnp.matmul)
         self._convolve = jax.jit(_convolve)
         self._add = jax.jit(lambda a: a + 1, donate_argnums=0)
@@ -78,17 +80,18 @@ class Ceilings:
         }
 
     def _repeat(self, function: Callable, *arguments) -> list:
-        return [function(*arguments) for _ in range(REPEATS)]
+        return [function(*arguments) for _ in range(self._repeats)]
 
     def _read_and_write(self) -> jax.Array:
-        for _ in range(REPEATS):
+        for _ in range(self._repeats):
             self._long = self._add(self._long)
         return self._long
 
     def rates(self, rounds: Rounds) -> dict[str, float]:
         """Operations/s of products and convolutions, bytes/s of memory; medians."""
         return {
-            name: REPEATS * amount / median(rounds, name) for name, amount in self._amounts.items()
+            name: self._repeats * amount / median(rounds, name)
+            for name, amount in self._amounts.items()
         }
 
 
