@@ -12,6 +12,8 @@ import time
 from functools import partial
 from typing import Any
 
+import jax
+
 from benchmarks import compare, measure, ours, peer
 from diffusion_jax.commands.arguments import run
 from diffusion_jax.errors import UserError
@@ -25,7 +27,7 @@ def once(job: ours.Job) -> dict[str, float]:
     batch, parallel = job.batch, ours.spread(job)
     shapes = parallel.shapes(batch)
     parts = {
-        "trace": lambda: parallel.step.trace(*shapes),
+        "trace": lambda: jax.eval_shape(parallel.step, *shapes),
         "lower": lambda: parallel.step.lower(*shapes),  # which knows what was traced
         "compile": lambda: parallel.compile(batch),  # and what was lowered
     }
