@@ -7,13 +7,15 @@ PY := $(VENV)/bin/python
 PEERS := $(VENV)-peers
 
 .DEFAULT_GOAL := help
-.PHONY: help train test faults lint types parity notebook lock
+.PHONY: help train test faults lint types peers parity bench notebook lock
 
 help:
 	@echo "make train   train the digits and sample from them (about 4 minutes on 2 CPU cores)"
 	@echo "make test    run the test suite"
 	@echo "make faults  the whole fault table: 20 kills, full disks, damage (about 10 minutes)"
 	@echo "make parity  compare samplers and network with diffusers', installed beside (CPU build of torch)"
+	@echo "make bench   time everything beside PyTorch's networks, on the digits (about 20 minutes)"
+	@echo "make peers   install what parity and bench compare with"
 	@echo "make lint    ruff;  make types: pyright;  make notebook: run it small;  make lock: renew the lock"
 
 train: $(VENV)/ready
@@ -35,8 +37,23 @@ lint: $(VENV)/tools
 types: $(VENV)/tools
 	$(VENV)/bin/pyright --pythonpath $(PY)
 
+peers: $(PEERS)/ready
+
 parity: $(VENV)/ready $(PEERS)/ready
 	PEERS_PYTHON=$(PEERS)/bin/python $(PY) -m pytest --numprocesses=0 parity
+
+# Each on the digits beside the identical network; docs/results.md says what it was run on besides.
+BENCH = $(PY) -m benchmarks.$(1) --config configs/digits.py --peers $(PEERS)/bin/python \
+	--out benchmarks/results/$(1)_digits$(3).json $(2)
+bench: $(VENV)/ready $(PEERS)/ready
+	$(call BENCH,train_step,--peer diffusers)
+	$(call BENCH,train_step,--peer denoising_diffusion_pytorch,_ddp)
+	$(call BENCH,train_step,--peer diffusers --forward,_forward)
+	$(call BENCH,sample,--peer diffusers --steps 100)
+	$(call BENCH,evaluate,--peer diffusers)
+	$(call BENCH,compile,--peer diffusers)
+	$(call BENCH,memory,--peer diffusers)
+	$(PY) -m benchmarks.data --config configs/digits.py --out benchmarks/results/data_digits.json
 
 notebook: $(VENV)/tools
 	@runs=$$(mktemp -d); SMALL=1 RUNS=$$runs $(VENV)/bin/jupyter-execute \
@@ -61,4 +78,6 @@ $(VENV)/tools: $(VENV)/ready requirements-dev.txt
 $(PEERS)/ready: requirements-peers.txt
 	$(PYTHON) -m venv $(PEERS)
 	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
+	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
+		denoising-diffusion-pytorch==2.3.4
 	@touch $@

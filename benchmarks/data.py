@@ -1,6 +1,7 @@
 """What share of a training step do reading and augmenting cost?
 
 python -m benchmarks.data --config configs/digits.py [--batch N] [--data_dir FOLDER] [--out X.json]
+    [--config.key=value ...]
 python -m benchmarks.data --stream --config configs/cifar10.py [...]
 
 Reading is the host's work (indices, gather, copy to the device), augmenting the device's
@@ -8,7 +9,6 @@ Reading is the host's work (indices, gather, copy to the device), augmenting the
 With --stream: how many images a second are read while they are needed, by threads and processes.
 """
 
-import argparse
 import time
 from contextlib import closing
 from pathlib import Path
@@ -18,6 +18,7 @@ import numpy as np
 
 from benchmarks import record
 from diffusion_jax import build, config
+from diffusion_jax.commands.arguments import Parser, positive, run, split_overrides
 from diffusion_jax.commands.feed import batches
 from diffusion_jax.core.keys import Stream, image_keys, stream_key
 from diffusion_jax.data.stream import BatchStream
@@ -84,17 +85,18 @@ def streamed(settings, batches: int) -> dict[str, float]:
     return rates
 
 
-def main() -> None:
+def main(arguments: list[str]) -> None:
     """Measure and report."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = Parser(prog="python -m benchmarks.data", description=__doc__)
     parser.add_argument("--config", default="configs/digits.py")
-    parser.add_argument("--batch", type=int)
+    parser.add_argument("--batch", type=positive)
     parser.add_argument("--data_dir", default="")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--stream", action="store_true")
     parser.add_argument("--out", type=Path)
-    given = parser.parse_args()
-    overrides = [("data.dir", given.data_dir)]
+    rest, overrides = split_overrides(arguments)
+    given = parser.parse_args(rest)
+    overrides.append(("data.dir", given.data_dir))
     if given.batch:
         overrides.append(("train.batch_size", str(given.batch)))
     settings = config.load(given.config, overrides)
@@ -111,4 +113,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

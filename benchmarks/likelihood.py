@@ -9,8 +9,6 @@ python -m benchmarks.likelihood --workdir runs/digits [--out benchmarks/results/
 """
 
 import argparse
-import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks import record
+from benchmarks import evaluate, measure, record
 from diffusion_jax import build, run_folder
 from diffusion_jax.commands.restore import restore_ema
 from diffusion_jax.core.bound import strata, stratum_terms, term_nats
@@ -31,54 +29,24 @@ from diffusion_jax.training import devices
 EVERY = 10  # steps a stratum, so that a report is short and many can be interleaved
 
 
-def seconds(function: Callable) -> float:
-    """Of one call, its result waited for."""
-    began = time.perf_counter()
-    jax.block_until_ready(function())
-    return time.perf_counter() - began
-
-
-def cost(run, parts: build.Diffusion, params, images, repeats: int) -> dict:
-    """Seconds of a report of one batch and of as many bare network calls, medians of pairs."""
-    terms = len(strata(parts.schedule.steps, EVERY).start)
-
-    def measure(parts: build.Diffusion) -> likelihood.Measure:
-        def denoise(params, label):
-            return parts.denoise(params, label, run.config.sample.clip)
-
-        return likelihood.bound(parts.reverse, denoise, run.data.levels, EVERY, 0)
-
-    free = parts._replace(network=lambda params, x, time, label, keys: 0.5 * x)
-
-    @jax.jit
-    def bare(params, x, label):
-        def call(x, t):
-            time = jnp.full(len(x), t, jnp.float32)
-            with jax.default_matmul_precision("highest"):
-                return parts.network(params, x, time, label, None)[..., : x.shape[-1]], None
-
-        return jax.lax.scan(call, x, jnp.arange(terms))[0]
-
-    x = jnp.asarray(images.levels, jnp.float32) / run.data.levels
-
+def cost(run, parts: build.Diffusion, params, images, rounds: int) -> dict:
+    """Seconds of a report of one batch and of as many bare network calls, medians of rounds."""
+    terms = evaluate.count_terms(parts, EVERY)
+    arguments = (params, images, EVERY)
     calls = {
-        "network": lambda: bare(params, x, images.labels),
-        "report": partial(measure(parts).run, params, images, lambda part: None),
-        "own": partial(measure(free).run, params, images, lambda part: None),
+        "network": evaluate.bare(parts, params, images, terms).call,
+        "report": evaluate.report(run.config, parts, *arguments),
+        "own": evaluate.report(run.config, evaluate.own_work(parts), *arguments),
     }
-    for call in calls.values():
-        seconds(call)  # compile
-    rounds = [[seconds(call) for call in calls.values()] for _ in range(repeats)]
-    network, report, own = np.median(rounds, axis=0).tolist()
+    taken = measure.in_turn(
+        {name: partial(measure.timed, call) for name, call in calls.items()}, rounds
+    )
     return {
-        "images": len(x),
+        "images": len(images.index),
         "terms": terms,
-        "network_seconds": network,
-        "report_seconds": report,
-        "own_seconds": own,
-        "overhead": float(np.median([whole / bare - 1.0 for bare, whole, _ in rounds])),
-        "own_over_network": own / network,
-        "rounds": rounds,
+        "seconds": {name: measure.median(taken, name) for name in calls},
+        **evaluate.overheads(taken, "report"),
+        "rounds": taken,
     }
 
 

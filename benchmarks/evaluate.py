@@ -1,0 +1,101 @@
+"""How fast are the terms of the bound, and what do they cost beside their network calls?
+
+python -m benchmarks.evaluate --config configs/digits.py --batch 64 --peer diffusers
+    [--every 100] [--rounds N] [--peers PYTHON] [--out x.json]
+
+Ours: the bound of one batch as `evaluate.py` computes it, one term of every `--every` steps.
+Beside it as many bare network calls, ours and the peer's, and a network that costs nothing.
+"""
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from benchmarks import compare, measure, ours
+from diffusion_jax import build
+from diffusion_jax.commands.arguments import positive, run
+from diffusion_jax.config import Config
+from diffusion_jax.core.bound import strata
+from diffusion_jax.evaluation import likelihood
+
+
+def count_terms(parts: build.Diffusion, every: int) -> int:
+    """Terms of the bound, and network calls, of an image."""
+    return len(strata(parts.schedule.steps, every).start)
+
+
+def bare(parts: build.Diffusion, params, images: likelihood.Images, terms: int) -> ours.Program:
+    """As many network calls as there are terms, and nothing else."""
+
+    def calls(params, levels, label):
+        x = levels.astype(jnp.float32) / parts.data.levels
+
+        def call(x, t):
+            time = jnp.full(len(x), t, jnp.float32)
+            return parts.network(params, x, time, label, None)[..., : x.shape[-1]], None
+
+        with jax.default_matmul_precision("highest"):
+            return jax.lax.scan(call, x, jnp.arange(terms))[0]
+
+    return ours.program(calls, params, images.levels, images.labels)
+
+
+def report(
+    settings: Config, parts: build.Diffusion, params, images: likelihood.Images, every: int
+) -> Callable[[], Any]:
+    """The bound of one batch, as `evaluate.py` computes it."""
+
+    def denoise(params, label):
+        return parts.denoise(params, label, settings.sample.clip)
+
+    measured = likelihood.bound(parts.reverse, denoise, parts.data.levels, every, 0)
+    return partial(measured.run, params, images, lambda part: None)
+
+
+def own_work(parts: build.Diffusion) -> build.Diffusion:
+    """The same with a network that costs nothing."""
+    return parts._replace(network=lambda params, x, time, label, keys: 0.5 * x)
+
+
+def overheads(taken: measure.Rounds, whole: str) -> dict[str, float]:
+    """What `whole` and a network that costs nothing take, beside the bare network's time."""
+    return {
+        "overhead": measure.ratio(taken, whole, "network") - 1.0,
+        "own_over_network": measure.ratio(taken, "own", "network"),
+    }
+
+
+def main(arguments: list[str]) -> None:
+    """Measure and report."""
+    parser = compare.parser("evaluate", __doc__ or "")
+    parser.add_argument("--every", type=positive, default=100, help="steps a term stands for")
+    parser.set_defaults(batch=64)
+    given, job = compare.parse(parser, arguments)
+    parts, terms = job.parts, count_terms(job.parts, given.every)
+    with ExitStack() as stack:
+        peers = compare.start_peers(given, job, stack)
+        params, *batch = job.placed(*job.batch)
+        images = likelihood.Images(*batch)
+        network = bare(parts, params, images, terms)
+        bound = report(job.settings, parts, params, images, given.every)
+        others = {
+            "network": network.call,
+            "own": report(job.settings, own_work(parts), params, images, given.every),
+        }
+        program = network._replace(call=bound)  # whose floor is that of its network calls
+        result = compare.compare(job, program, peers, ("forward", terms), given.rounds, others)
+    result |= {"terms": terms, **overheads(result["rounds"], "ours")}
+    line = compare.throughput(result, terms * given.batch, "terms/s")
+    said = (
+        f"the bound {result['overhead']:+.1%} over its network calls, its own work "
+        f"{result['own_over_network']:.2%}; images x terms a call: {given.batch} x {terms}"
+    )
+    compare.report("evaluate", given, job, compare.abouts(peers), result, line, said)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,33 @@
+"""How fast is a training step, and how far from what the machine can do?
+
+python -m benchmarks.train_step --config configs/cifar10.py --batch 16 --peer diffusers
+    [--forward] [--rounds N] [--peers PYTHON] [--out x.json] [--config.key=value ...]
+
+Ours and the peer in turn on images that are in memory, medians; with --forward one call of the
+network alone. `--peer diffusers` is the identical network, in eager mode and compiled, of which
+the faster counts; `--peer denoising_diffusion_pytorch` another one of the same widths.
+"""
+
+from contextlib import ExitStack
+
+from benchmarks import compare, ours
+from diffusion_jax.commands.arguments import run
+
+
+def main(arguments: list[str]) -> None:
+    """Measure and report."""
+    parser = compare.parser("train_step", __doc__ or "")
+    parser.add_argument("--forward", action="store_true", help="the network alone")
+    given, job = compare.parse(parser, arguments)
+    name, command = ("forward", "forward") if given.forward else ("train_step", "train")
+    with ExitStack() as stack:
+        peers = compare.start_peers(given, job, stack)
+        program = ours.forward(job) if given.forward else ours.train_step(job)
+        result = compare.compare(job, program, peers, (command,), given.rounds)
+    size = job.settings.train.batch_size
+    line = compare.throughput(result, size, "img/s")
+    compare.report(name, given, job, compare.abouts(peers), result, line)
+
+
+if __name__ == "__main__":
+    run(main)

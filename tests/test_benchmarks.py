@@ -1,0 +1,69 @@
+import json
+import re
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import pytest
+import tiny
+
+from benchmarks import operations, peer, train_step
+from diffusion_jax.errors import UserError
+
+
+@pytest.mark.usefixtures("hurried_compiler")
+def test_a_benchmark_ends_with_its_line_and_leaves_json(tmp_path, capsys):
+    out = tmp_path / "x.json"
+    flags = ["--forward", "--batch=4", "--peer=none", "--rounds=1", f"--out={out}"]
+    train_step.main([*tiny.flags(), *flags])
+    result = json.loads(out.read_text())
+    line = capsys.readouterr().out.splitlines()[-1]
+    assert re.fullmatch(r"forward digits b4: ours [\d.e+]+ img/s", line)
+    assert float(line.split()[-2]) == pytest.approx(4 / result["seconds"]["ours"], rel=1e-3)
+    assert result["floor"]["seconds"] == max(result["floor"]["compute"], result["floor"]["memory"])
+    assert len(result["rounds"]) == 1
+    assert result["versions"]["jax"] == jax.__version__
+
+
+def test_a_peer_that_is_not_there_is_one_line():
+    with pytest.raises(UserError, match="make peers"):
+        train_step.main([*tiny.flags(), "--peer=diffusers", "--peers=/no/python"])
+
+
+def test_a_peer_that_dies_says_why():
+    with (
+        pytest.raises(UserError, match="No module named 'torch'"),
+        peer.started(Path(sys.executable), "diffusers", {}),
+    ):
+        pass
+
+
+def test_operations_of_a_product_a_loop_and_a_choice():
+    a, b = jnp.ones((3, 5)), jnp.ones((5, 7))
+    product = 2 * 3 * 5 * 7
+
+    def loop(a, b):
+        return jax.lax.scan(lambda c, _: (c, c @ b), a, length=10)[1]
+
+    def choice(a, b):
+        return jax.lax.cond(a[0, 0] > 0, lambda: a @ b, lambda: jnp.zeros((3, 7)))
+
+    assert operations.count(jnp.matmul, a, b) == product
+    assert operations.count(loop, a, b) == 10 * product
+    assert operations.count(choice, a, b) == product
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_a_convolutions_gradients_cost_as_much_each_as_itself(stride):
+    x, kernel = jnp.ones((2, 8, 8, 4)), jnp.ones((3, 3, 4, 6))
+
+    def convolve(x, kernel):
+        numbers = ("NHWC", "HWIO", "NHWC")
+        strides = (stride, stride)
+        return jax.lax.conv_general_dilated(x, kernel, strides, "SAME", dimension_numbers=numbers)
+
+    forward = operations.count(convolve, x, kernel)
+    assert forward == 2 * 2 * (8 // stride) ** 2 * 6 * 9 * 4
+    loss = jax.value_and_grad(lambda *given: jnp.square(convolve(*given)).sum(), (0, 1))
+    assert operations.count(loss, x, kernel) == 3 * forward
