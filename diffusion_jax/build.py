@@ -5,7 +5,7 @@ Names and ranges are those that `checks.check` let through.
 
 import inspect
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -21,6 +21,7 @@ from diffusion_jax.data.dataset import DataSpec, Source
 from diffusion_jax.data.sources import open_source
 from diffusion_jax.errors import UserError
 from diffusion_jax.models import network
+from diffusion_jax.models.packing import pack, unpack
 from diffusion_jax.models.unet import UNet, check_image_size
 from diffusion_jax.samplers.guidance import classifier_free
 from diffusion_jax.training import optimizer as optimizers
@@ -40,7 +41,8 @@ class Guidance(NamedTuple):
 class Diffusion(NamedTuple):
     """What a run diffuses with: everything but parameters and data.
 
-    network: `(params, x, time, label, dropout_keys) -> output`; the last two may be None.
+    network: `(params, x, time, label, dropout_keys) -> output`; the last two may be None. Its
+        parameters are those that `init` draws, the small ones packed into one array.
     """
 
     data: DataSpec
@@ -51,8 +53,12 @@ class Diffusion(NamedTuple):
     network: Callable
 
     def init(self, key: jax.Array):
-        """Fresh parameters."""
-        return network.init(self.model, key, self.data.shape)
+        """Fresh parameters, packed as `network` takes them."""
+        return pack(network.init(self.model, key, self.data.shape))
+
+    def unpack(self, params):
+        """Parameters as the model names them."""
+        return unpack(params, _shapes(self.model, self.data.shape))  # pyright: ignore[reportArgumentType]
 
     def denoise(
         self,
@@ -127,11 +133,18 @@ def diffusion(config: Config, data: DataSpec) -> Diffusion:
     outputs = 2 if VARIANCES[config.variance].learned else 1
     model = UNet(out_channels=outputs * data.shape[-1], **config.model)
     check_image_size(*data.shape[:2], levels=len(config.model.multipliers))
-    return Diffusion(data, noising, meaning, reverse, model, _network(model, noising.steps))
+    output = _network(model, data.shape, noising.steps)
+    return Diffusion(data, noising, meaning, reverse, model, output)
 
 
-def _network(model: UNet, steps: int) -> Callable:
+@cache
+def _shapes(model: Any, image_shape: tuple[int, ...]):
+    return jax.eval_shape(partial(network.init, model, image_shape=image_shape), jax.random.key(0))
+
+
+def _network(model: UNet, image_shape: tuple[int, ...], steps: int) -> Callable:
     def output(params, x, time, label, dropout_keys):
+        params = unpack(params, _shapes(model, image_shape))  # pyright: ignore[reportArgumentType]
         label = label if model.classes else None
         return network.apply(model, params, x, time * (PAPER_STEPS / steps), label, dropout_keys)
 

@@ -2,19 +2,22 @@
 
 import ctypes
 from functools import cache
+from typing import Any
 
 import jax
 
 # YNNPACK's sums over places are up to 30 times as fast as the loops that XLA writes for a CPU; its
 # kernel gradients of large feature maps take 3 times as long as Eigen's. So: its sums alone.
-OPTIONS = {"cpu": {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE"}}
+OPTIONS: dict[str, dict[str, Any]] = {
+    "cpu": {"xla_cpu_experimental_ynn_fusion_type": "LIBRARY_FUSION_TYPE_REDUCE"}
+}
 
 # Numbers of glibc's mallopt(3).
 TRIM_THRESHOLD, MMAP_MAX = -1, -4
 
 
 @cache
-def compiler_options() -> dict[str, str]:
+def compiler_options() -> dict[str, Any]:
     """What this platform's programs are compiled with; nothing where its compiler knows no such."""
     options = OPTIONS.get(jax.default_backend(), {})
     try:

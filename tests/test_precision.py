@@ -15,6 +15,8 @@ from diffusion_jax.core.bound import term_nats
 from diffusion_jax.core.process import q_sample
 from diffusion_jax.data.transforms import to_unit_range
 from diffusion_jax.models import network
+from diffusion_jax.models.layers import GroupNorm
+from diffusion_jax.models.packing import pack
 from diffusion_jax.models.unet import UNet
 
 IMAGES = 16
@@ -41,7 +43,7 @@ def per_t():
     config = settings(**SMALL)
     source = build.source(config)
     steps, levels = config.schedule.steps, source.spec.levels
-    params = drawn(build.diffusion(config, source.spec).model)
+    params = pack(drawn(build.diffusion(config, source.spec).model))
     t = jnp.repeat(jnp.arange(steps), IMAGES)
     x0 = jnp.concatenate([to_unit_range(source.load().images[:IMAGES], levels)] * steps)
     eps = jax.random.normal(jax.random.key(1), x0.shape)
@@ -100,7 +102,7 @@ def test_bfloat16_numbers_are_only_multiplied_added_and_moved():
 
     def spy(call, args, kwargs, context):
         out = call(*args, **kwargs)
-        if isinstance(context.module, nn.Dense | nn.Conv | nn.GroupNorm):
+        if isinstance(context.module, nn.Dense | nn.Conv | GroupNorm):
             layers[str(out.dtype)].add("/".join(context.module.path))
         return out
 

@@ -1,6 +1,6 @@
 """The network as plain functions of its parameters: what the rest of the code sees of Flax."""
 
-from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -10,15 +10,11 @@ import jax.numpy as jnp
 Params = Any  # a nested dict of float32 arrays
 
 
-def init(model: nn.Module, key: jax.Array, image_shape: Sequence[int]) -> Params:
-    """Draw the parameters of a network for images of shape [h, w, c]; one key, one network."""
-
-    # Compiled, because then the forward pass, which only serves to find shapes, is dead code.
-    @jax.jit
-    def draw(key):
-        return model.init(key, jnp.zeros((1, *image_shape)), jnp.zeros(1))["params"]
-
-    return draw(key)
+# Compiled, because then the forward pass, which only serves to find shapes, is dead code.
+@partial(jax.jit, static_argnames=("model", "image_shape"))
+def init(model: nn.Module, key: jax.Array, image_shape: tuple[int, ...]) -> Params:
+    """Draw the parameters of a network for images of shape (h, w, c); one key, one network."""
+    return model.init(key, jnp.zeros((1, *image_shape)), jnp.zeros(1))["params"]
 
 
 def apply(

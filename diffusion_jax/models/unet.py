@@ -1,6 +1,5 @@
 """DDPM's U-Net: a network that maps a noisy image and its time to an image."""
 
-from collections.abc import Sequence
 from functools import partial
 from itertools import count
 
@@ -52,9 +51,9 @@ class UNet(nn.Module):
 
     out_channels: int
     channels: int = 128
-    multipliers: Sequence[int] = (1, 2, 2, 2)
+    multipliers: tuple[int, ...] = (1, 2, 2, 2)
     blocks: int = 2
-    attention_resolutions: Sequence[int] = (16,)
+    attention_resolutions: tuple[int, ...] = (16,)
     heads: int = 1
     dropout: float = 0.1
     classes: int = 0
