@@ -1,0 +1,93 @@
+"""Layers that are computed in a faster form equal their plain one, gradients too, by rounding."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from diffusion_jax.models.layers import (
+    Attention,
+    DoubleConv,
+    GroupNorm,
+    dense,
+    double,
+    groups,
+    pointwise,
+)
+
+X = 1.0 + jax.random.normal(jax.random.key(0), (3, 6, 4, 24))
+
+
+class PlainAttention(nn.Module):
+    """Self-attention by JAX's own function, on Flax's norm."""
+
+    heads: int
+
+    @nn.compact
+    def __call__(self, x):
+        c = x.shape[-1]
+        h = nn.GroupNorm(groups(c), name="norm")(x).reshape(len(x), -1, c)
+        q, k, v = (
+            nn.Dense(c, name=name)(h).reshape(*h.shape[:2], self.heads, -1)
+            for name in ("query", "key", "value")
+        )
+        h = jax.nn.dot_product_attention(q, k, v).reshape(x.shape)
+        return x + nn.Dense(c, name="project")(h)
+
+
+class Pointwise(nn.Module):
+    """The dense layer at every place."""
+
+    @nn.compact
+    def __call__(self, x):
+        return pointwise(dense(16, name="Dense_0"), x)
+
+
+class PlainDense(nn.Module):
+    """The same on an array of four axes."""
+
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense(16)(x)
+
+
+def enlarged(params, x):
+    """A convolution of the enlarged image."""
+    return nn.Conv(20, (3, 3)).apply(params, double(x))
+
+
+PAIRS = {
+    "group_norm": (GroupNorm(), nn.GroupNorm(groups(24)).apply),
+    "double_conv": (DoubleConv(20, "float32"), enlarged),
+    "attention": (Attention(1, "float32"), PlainAttention(1).apply),
+    "attention_heads": (Attention(3, "float32"), PlainAttention(3).apply),
+    "pointwise": (Pointwise(), PlainDense().apply),
+}
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_values_and_gradients_equal_the_plain_forms(name):
+    layer, plain = PAIRS[name]
+    rng = np.random.default_rng(0)
+    drawn = layer.init(jax.random.key(1), X)
+    params = jax.tree.map(lambda a: a + 0.3 * rng.standard_normal(a.shape).astype("f"), drawn)
+    wanted = rng.standard_normal(layer.apply(params, X).shape).astype("f")
+
+    def measured(apply):
+        def loss(params, x):
+            out = apply(params, x)
+            return jnp.mean((out - wanted) ** 2), out
+
+        return jax.jit(jax.grad(loss, argnums=(0, 1), has_aux=True))(params, X)
+
+    with jax.default_matmul_precision("highest"):
+        found, expected = measured(layer.apply), measured(plain)
+    largest = max(np.abs(a).max() for a in jax.tree.leaves(expected))
+
+    def close(a, b):
+        # A key's bias has a gradient of rounding alone: it is held against the largest.
+        size = max(np.linalg.norm(b), 1e-3 * largest * b.size**0.5)
+        assert np.linalg.norm(a - b) < 1e-5 * size
+
+    jax.tree.map(close, found, expected)
