@@ -1,8 +1,8 @@
 """CIFAR-10 within 25 minutes on one large GPU: DDPM's network in bfloat16, few steps, few calls.
 
 Command: python train.py --config=configs/cifar10_fast.py [--config.data.dir=FOLDER]
-Hardware and time: one H100 or H200; not yet measured. 60,000 steps are 15.4 million images, which at
-the network's 37 GFLOP an image and 45% of 990 TFLOP/s take 21 minutes.
+Hardware and time: one H100 or H200, not yet measured; 60,000 steps are 15.4 million images, at the
+network's 35 GFLOP an image and 45% of 990 TFLOP/s 20 minutes.
 Result: not yet measured.
 """
 
@@ -12,7 +12,7 @@ from configs import default
 
 
 def get_config() -> ConfigDict:
-    """The paper's network; a rate that rises for 1000 steps and falls to zero; 50 calls a sample."""
+    """The paper's network; a rate that rises and falls to zero; 50 calls an image."""
     config = default.get_config()
     config.name = "cifar10_fast"
     config.model.dtype = "bfloat16"
