@@ -47,6 +47,7 @@ def measure(settings, repeats: int) -> dict:
         training.make_step, settings.parallel, jax.devices(), settings.train.batch_size, shapes
     )
     batch = batches(settings, dataset)
+    parallel = parallel.compile(batch(0))
     placed = parallel.place_batch(batch(0))
 
     @jax.jit

@@ -1,7 +1,8 @@
 """How many operations a program asks for: products and sums of matrix products and convolutions.
 
-Counted alike for every framework: as a network's layers have them, padding included, whatever a
-compiler makes of them. PyTorch's `FlopCounterMode` counts the same; XLA leaves padding out.
+Counted as the program asks for them, padding included, whatever a compiler makes of them. PyTorch's
+`FlopCounterMode` counts the same way; XLA leaves padding out. Where our layers take a shorter way
+to the same result (`DoubleConv`) we count fewer than a peer of the same network.
 """
 
 from collections.abc import Callable

@@ -25,6 +25,7 @@ from diffusion_jax import build, config
 from diffusion_jax.commands import train
 from diffusion_jax.commands.feed import batches
 from diffusion_jax.core.keys import Stream, stream_key
+from diffusion_jax.machine import compiler_options
 from diffusion_jax.training import loop, step_folders
 from diffusion_jax.training.checkpoint import Checkpoints
 from diffusion_jax.training.step import ema_decay_at
@@ -69,7 +70,7 @@ class Compared:
                 step=state.step + 1, params=params, ema=ema, opt_state=opt_state, memory=memory
             )
 
-        return jax.jit(bare, donate_argnums=0)
+        return jax.jit(bare, donate_argnums=0, compiler_options=compiler_options())
 
     def off(self, steps: int) -> float:
         """Seconds of bare updates."""

@@ -9,8 +9,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
-import psutil
-
 from benchmarks import record
 from diffusion_jax.config import Config
 from diffusion_jax.data.dataset import DataSpec
@@ -26,8 +24,21 @@ CHOICES = {
     "denoising_diffusion_pytorch": ("denoising_diffusion_pytorch",),
 }
 
+# What `machine.keep_freed_memory` tells our C library.
+KEEP_MEMORY = {
+    "MALLOC_TRIM_THRESHOLD_": str(2**40),
+    "MALLOC_MMAP_MAX_": "0",
+    "MALLOC_ARENA_MAX": "1",
+}
+
 # What the peers' networks cannot be told, and how ours has to be for a comparison.
-PLAIN = {"classes": 0, "heads": 1, "scale_shift_norm": False, "resample_in_blocks": False}
+PLAIN = {
+    "classes": 0,
+    "heads": 1,
+    "scale_shift_norm": False,
+    "resample_in_blocks": False,
+    "remat": False,
+}
 
 
 def settings(config: Config, data: DataSpec) -> dict[str, Any]:
@@ -99,9 +110,8 @@ def started(python: Path, name: str, given: dict, **environment: str) -> Iterato
         environment: more variables for it.
     """
     check(python)
-    threads = str(psutil.cpu_count(logical=False) or os.cpu_count())
-    # Threads that wait by spinning would slow us down while we are measured.
-    quiet = {"OMP_WAIT_POLICY": "PASSIVE", "OMP_NUM_THREADS": threads}
+    # As many threads as XLA takes, and memory kept as ours is.
+    equal = {"OMP_NUM_THREADS": str(len(os.sched_getaffinity(0))), **KEEP_MEMORY}
     command = [str(python.absolute()), "-m", "benchmarks.peers", name, json.dumps(given)]
     with (
         tempfile.TemporaryFile("w+") as errors,
@@ -112,7 +122,7 @@ def started(python: Path, name: str, given: dict, **environment: str) -> Iterato
             stdout=subprocess.PIPE,
             stderr=errors,
             text=True,
-            env={**os.environ, **quiet, **environment},
+            env={**os.environ, **equal, **environment},
         ) as process,
     ):
         try:

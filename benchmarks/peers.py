@@ -46,7 +46,7 @@ def attention_levels(given: dict) -> list[bool]:
 
 
 def diffusers_unet(given: dict) -> torch.nn.Module:
-    """DDPM's U-Net, layer for layer the same as ours."""
+    """DDPM's U-Net, the same layers as ours; where widths are under 128, other groups in norms."""
     from diffusers import UNet2DModel  # pyright: ignore[reportMissingImports]
 
     height, width, channels = given["shape"]

@@ -1,6 +1,5 @@
 """How much memory this process has and had at its peak; the standard library alone."""
 
-import ctypes
 import resource
 import sys
 from contextlib import suppress
@@ -23,10 +22,7 @@ def resident_bytes() -> int:
 
 
 def forget_peak() -> None:
-    """Give freed memory back and count the peak from now on, where the system lets us."""
-    # What a compiler has freed would stay with the process and count as the step's.
-    with suppress(AttributeError, TypeError):
-        ctypes.CDLL(None).malloc_trim(0)
+    """Count the peak from now on, where the system lets us."""
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 

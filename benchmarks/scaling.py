@@ -24,6 +24,7 @@ from jax.sharding import AbstractMesh, NamedSharding, PartitionSpec
 from benchmarks import record, scaling_model
 from diffusion_jax import build, config
 from diffusion_jax.data.dataset import DataSpec
+from diffusion_jax.machine import compiler_options
 from diffusion_jax.models.network import parameter_count
 from diffusion_jax.training import devices
 from diffusion_jax.training.step import Batch
@@ -180,7 +181,9 @@ def compiled(
     one = job(name, size, remat=str(remat))
     began = time.perf_counter()
     parallel = spread(one, mode, count)
-    options = {"xla_disable_hlo_passes": "cse_barrier_expander"} if barriers else {}
+    options = dict(compiler_options())
+    if barriers:
+        options["xla_disable_hlo_passes"] = "cse_barrier_expander"
     step = parallel.step.lower(*parallel.shapes(one.batch)).compile(compiler_options=options)
     used = step.memory_analysis()
     return {

@@ -56,10 +56,6 @@ class Diffusion(NamedTuple):
         """Fresh parameters, packed as `network` takes them."""
         return pack(network.init(self.model, key, self.data.shape))
 
-    def unpack(self, params):
-        """Parameters as the model names them."""
-        return unpack(params, _shapes(self.model, self.data.shape))  # pyright: ignore[reportArgumentType]
-
     def denoise(
         self,
         params,

@@ -15,7 +15,7 @@ from diffusion_jax.core.bound import term_nats
 from diffusion_jax.core.process import q_sample
 from diffusion_jax.data.transforms import to_unit_range
 from diffusion_jax.models import network
-from diffusion_jax.models.layers import GroupNorm
+from diffusion_jax.models.layers import DoubleConv, GroupNorm
 from diffusion_jax.models.packing import pack
 from diffusion_jax.models.unet import UNet
 
@@ -102,7 +102,7 @@ def test_bfloat16_numbers_are_only_multiplied_added_and_moved():
 
     def spy(call, args, kwargs, context):
         out = call(*args, **kwargs)
-        if isinstance(context.module, nn.Dense | nn.Conv | GroupNorm):
+        if isinstance(context.module, nn.Dense | nn.Conv | DoubleConv | GroupNorm):
             layers[str(out.dtype)].add("/".join(context.module.path))
         return out
 

@@ -83,8 +83,8 @@ def dropout(keys: jax.Array, x: jax.Array, rate: float) -> jax.Array:
 
     Source: Srivastava et al. 2014, section 10 (scaling in training).
     """
-    size, dropped = math.prod(x.shape[1:]), round(rate * 2**16)
-    words = jax.vmap(lambda key: jax.random.bits(key, (-(-size // 2),)))(keys)
+    size, dropped = math.prod(x.shape[1:]), min(round(rate * 2**16), 2**16 - 1)
+    words = jax.vmap(lambda key: jax.random.bits(key, (-(-size // 2),), jnp.uint32))(keys)
     bits = jnp.concatenate([words & 0xFFFF, words >> 16], axis=1)[:, :size].reshape(x.shape)
     return jnp.where(bits >= dropped, x / (1 - dropped / 2**16), 0)
 

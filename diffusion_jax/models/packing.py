@@ -1,5 +1,6 @@
 """Many small arrays as one: fewer programs to compile and run, fewer arrays to write."""
 
+import hashlib
 from typing import Any
 
 import jax
@@ -8,7 +9,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 SMALL = "small"  # where they are
-LIMIT = 4096  # elements; larger arrays stay as they are
+LIMIT = 4096  # elements; larger arrays stay as they are. Checkpoints depend on it
 
 
 def pack(params: Any) -> Any:
@@ -36,6 +37,13 @@ def unpack(packed: Any, shapes: Any) -> Any:
     for path, part in zip(paths, jnp.split(packed[SMALL], ends), strict=True):
         flat[path] = part.reshape(wanted[path].shape)
     return unflatten_dict(flat)
+
+
+def layout(shapes: Any) -> str:
+    """What lies where in the packed array, as a sum of names and shapes: equal where these are."""
+    flat: dict[tuple[str, ...], Any] = flatten_dict(shapes)  # pyright: ignore[reportAssignmentType]
+    named = "\n".join(f"{'/'.join(path)} {flat[path].shape}" for path in _small(flat))
+    return f"in the order {hashlib.sha256(named.encode()).hexdigest()[:16]}"
 
 
 def _small(flat: dict[tuple[str, ...], jax.Array]) -> list[tuple[str, ...]]:
