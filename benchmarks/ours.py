@@ -9,11 +9,11 @@ import numpy as np
 
 from benchmarks import operations
 from diffusion_jax import build
+from diffusion_jax.compiler import compiler_options
 from diffusion_jax.config import Config
 from diffusion_jax.core.keys import Stream, stream_key
 from diffusion_jax.data.dataset import DataSpec
 from diffusion_jax.errors import UserError
-from diffusion_jax.machine import compiler_options
 from diffusion_jax.models.network import parameter_count
 from diffusion_jax.training import devices
 from diffusion_jax.training.step import Batch

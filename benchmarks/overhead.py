@@ -24,8 +24,8 @@ from benchmarks import record
 from diffusion_jax import build, config
 from diffusion_jax.commands import train
 from diffusion_jax.commands.feed import batches
+from diffusion_jax.compiler import compiler_options
 from diffusion_jax.core.keys import Stream, stream_key
-from diffusion_jax.machine import compiler_options
 from diffusion_jax.training import loop, step_folders
 from diffusion_jax.training.checkpoint import Checkpoints
 from diffusion_jax.training.step import ema_decay_at

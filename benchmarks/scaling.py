@@ -23,8 +23,8 @@ from jax.sharding import AbstractMesh, NamedSharding, PartitionSpec
 
 from benchmarks import record, scaling_model
 from diffusion_jax import build, config
+from diffusion_jax.compiler import compiler_options
 from diffusion_jax.data.dataset import DataSpec
-from diffusion_jax.machine import compiler_options
 from diffusion_jax.models.network import parameter_count
 from diffusion_jax.training import devices
 from diffusion_jax.training.step import Batch

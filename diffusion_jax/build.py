@@ -21,7 +21,7 @@ from diffusion_jax.data.dataset import DataSpec, Source
 from diffusion_jax.data.sources import open_source
 from diffusion_jax.errors import UserError
 from diffusion_jax.models import network
-from diffusion_jax.models.packing import pack, unpack
+from diffusion_jax.models.packing import layout, pack, unpack
 from diffusion_jax.models.unet import UNet, check_image_size
 from diffusion_jax.samplers.guidance import classifier_free
 from diffusion_jax.training import optimizer as optimizers
@@ -175,6 +175,7 @@ def about(config: Config, parts: Diffusion) -> dict[str, str]:
         "schedule": f"of {steps} steps with log-SNR {', '.join(f'{each:.6g}' for each in some)}",
         "prediction": config.prediction,
         "variance": config.variance if VARIANCES[config.variance].learned else "fixed",
+        "small parameters": layout(_shapes(parts.model, parts.data.shape)),  # pyright: ignore[reportArgumentType]
     }
 
 

@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parent.parent / "diffusion_jax"
 # within the same folder.
 FLOORS = [
     {"errors"},
-    {"files", "machine"},
+    {"files", "allocator", "compiler"},
     {"core"},
     {"samplers", "models", "data", "visual"},
     {"training"},

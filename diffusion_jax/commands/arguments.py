@@ -12,7 +12,6 @@ import jax
 from absl import logging
 
 from diffusion_jax.errors import Diverged, LostPeer, Stopped, Unsaved, UserError
-from diffusion_jax.machine import keep_freed_memory
 from diffusion_jax.training import cluster
 
 PREFIX = "--config."
@@ -118,7 +117,6 @@ def run(command: Callable[[list[str]], None]) -> None:
 
 
 def _run(command: Callable[[list[str]], None]) -> int:
-    keep_freed_memory()
     try:
         command(sys.argv[1:])
     except (UserError, Diverged, LostPeer, Stopped, Unsaved) as error:

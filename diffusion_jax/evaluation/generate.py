@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from diffusion_jax.compiler import compiler_options
 from diffusion_jax.core.keys import Stream, image_keys, stream_key
 from diffusion_jax.core.predictions import Denoise
 from diffusion_jax.evaluation.chunks import pieces, whole_batch
-from diffusion_jax.machine import compiler_options
 from diffusion_jax.samplers.base import Plan, Sampler, Stepped
 from diffusion_jax.samplers.sample import scan_rows, start
 from diffusion_jax.training.devices import Shardings

@@ -8,8 +8,8 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
+from diffusion_jax.compiler import compiler_options
 from diffusion_jax.errors import UserError
-from diffusion_jax.machine import compiler_options
 
 AXES = ("data", "fsdp")
 SPLIT_FROM = 4096  # elements; smaller arrays are not worth a message each
