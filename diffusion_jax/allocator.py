@@ -20,3 +20,10 @@ def keep_freed_memory() -> None:
     if mallopt is not None:  # other C libraries have their own ways; without it all is only slower
         for parameter, value in KEEP.items():
             mallopt(parameter, value)
+
+
+def give_back() -> None:
+    """Give back what is free just now: a compiler leaves more behind than the program needs."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
+from diffusion_jax.allocator import give_back
 from diffusion_jax.compiler import compiler_options
 from diffusion_jax.errors import UserError
 
@@ -68,7 +69,9 @@ class Parallel(NamedTuple):
     def compile(self, batch: Any) -> "Parallel":
         """The same with its step compiled ahead, for a process's batch of these shapes."""
         lowered = self.step.lower(*self.shapes(batch))
-        return self._replace(step=lowered.compile(compiler_options=compiler_options()))
+        step = lowered.compile(compiler_options=compiler_options())
+        give_back()
+        return self._replace(step=step)
 
 
 def _on(shapes: Any, places: Any) -> Any:
