@@ -150,7 +150,8 @@ class Peer:
         eps = torch.randn_like(x0)
         loss = (self._call(self._signal[t] * x0 + self._noise_std[t] * eps, t) - eps).square()
         loss.mean().backward()
-        torch.nn.utils.clip_grad_norm_(self._params, self._given["clip_norm"])
+        if self._given["clip_norm"]:
+            torch.nn.utils.clip_grad_norm_(self._params, self._given["clip_norm"])
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
         torch._foreach_lerp_(self._average, self._params, 1 - self._given["ema_decay"])

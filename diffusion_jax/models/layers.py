@@ -44,7 +44,8 @@ class GroupNorm(nn.Module):
     """Group normalisation in float32: [b, h, w, c] -> [b, h, w, c].
 
     (x - mean) / sqrt(var + 1e-6) * scale + bias, with mean and var over an image's places and a
-    group's channels.
+    group's channels, var as the mean square less the squared mean: digits are lost where |mean| is
+    many times the standard deviation, 3e-4 at 30 times.
 
     Source: Wu & He 2018, section 3.
     """
