@@ -42,7 +42,7 @@ peers: $(PEERS)/ready
 parity: $(VENV)/ready $(PEERS)/ready
 	PEERS_PYTHON=$(PEERS)/bin/python $(PY) -m pytest --numprocesses=0 parity
 
-# Each on the digits beside the identical network; docs/results.md says what it was run on besides.
+# Each on the digits beside a network of the same layers; docs/results.md says what it was run on besides.
 BENCH = $(PY) -m benchmarks.$(1) --config configs/digits.py --peers $(PEERS)/bin/python \
 	--out benchmarks/results/$(1)_digits$(3).json $(2)
 bench: $(VENV)/ready $(PEERS)/ready

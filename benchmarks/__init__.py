@@ -2,4 +2,4 @@
 
 from diffusion_jax.allocator import keep_freed_memory
 
-keep_freed_memory()  # as the commands do, before a script imports JAX
+keep_freed_memory()  # as the commands do, before a script imports JAX, or torch

@@ -178,6 +178,7 @@ def throughput(result: dict[str, Any], work: float, unit: str) -> str:
 def add_once(made: Parser) -> None:
     """For scripts that measure new processes of themselves."""
     made.add_argument("--once", action="store_true", help="one measurement in this process")
+    made.set_defaults(rounds=1)
 
 
 def answer(found: dict[str, Any]) -> None:

@@ -16,14 +16,13 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from benchmarks import record
+from benchmarks import ours, record
 from diffusion_jax import build, config
 from diffusion_jax.commands.arguments import Parser, positive, run, split_overrides
 from diffusion_jax.commands.feed import batches
 from diffusion_jax.core.keys import Stream, image_keys, stream_key
 from diffusion_jax.data.stream import BatchStream
 from diffusion_jax.data.transforms import random_flip, to_unit_range
-from diffusion_jax.training import devices
 
 
 def median_seconds(action, repeats: int) -> float:
@@ -39,16 +38,10 @@ def median_seconds(action, repeats: int) -> float:
 def measure(settings, repeats: int) -> dict:
     """Seconds of reading, of augmenting and of the whole step."""
     source = build.source(settings)
-    dataset = source.load()
-    parts = build.diffusion(settings, source.spec)
-    training = build.training(settings, parts)
-    shapes = jax.eval_shape(training.init, jax.random.key(0))
-    parallel = devices.data_parallel(
-        training.make_step, settings.parallel, jax.devices(), settings.train.batch_size, shapes
-    )
-    batch = batches(settings, dataset)
-    parallel = parallel.compile(batch(0))
-    placed = parallel.place_batch(batch(0))
+    batch = batches(settings, source.load())
+    job = ours.Job(settings, source.spec, build.diffusion(settings, source.spec))
+    place, program = ours.spread(job).place_batch, ours.train_step(job)
+    placed = place(batch(0))
 
     @jax.jit
     def augment(batch, step):
@@ -56,18 +49,11 @@ def measure(settings, repeats: int) -> dict:
         keys = image_keys(stream_key(settings.seed, Stream.FLIP, step), batch.index)
         return random_flip(keys, x) if settings.data.flip else x
 
-    state = parallel.place_state(training.init(jax.random.key(0)))
-
-    def step(i):
-        nonlocal state
-        state, metrics = parallel.step(state, placed)
-        return metrics
-
-    jax.block_until_ready((step(0), augment(placed, 0)))
+    jax.block_until_ready((program.call(), augment(placed, 0)))
     return {
-        "read": median_seconds(lambda i: parallel.place_batch(batch(i)), 50 * repeats),
+        "read": median_seconds(lambda i: place(batch(i)), 50 * repeats),
         "augment": median_seconds(lambda i: augment(placed, i), 50 * repeats),
-        "step": median_seconds(step, repeats),
+        "step": median_seconds(lambda i: program.call(), repeats),
     }
 
 

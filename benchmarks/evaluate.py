@@ -33,13 +33,8 @@ def bare(parts: build.Diffusion, params, images: likelihood.Images, terms: int) 
 
     def calls(params, levels, label):
         x = levels.astype(jnp.float32) / parts.data.levels
-
-        def call(x, t):
-            time = jnp.full(len(x), t, jnp.float32)
-            return parts.network(params, x, time, label, None)[..., : x.shape[-1]], None
-
         with jax.default_matmul_precision("highest"):
-            return jax.lax.scan(call, x, jnp.arange(terms))[0]
+            return ours.network_calls(parts, params, x, jnp.arange(float(terms)), label)
 
     return ours.program(calls, params, images.levels, images.labels)
 
@@ -54,19 +49,6 @@ def report(
 
     measured = likelihood.bound(parts.reverse, denoise, parts.data.levels, every, 0)
     return partial(measured.run, params, images, lambda part: None)
-
-
-def own_work(parts: build.Diffusion) -> build.Diffusion:
-    """The same with a network that costs nothing."""
-    return parts._replace(network=lambda params, x, time, label, keys: 0.5 * x)
-
-
-def overheads(taken: measure.Rounds, whole: str) -> dict[str, float]:
-    """What `whole` and a network that costs nothing take, beside the bare network's time."""
-    return {
-        "overhead": measure.ratio(taken, whole, "network") - 1.0,
-        "own_over_network": measure.ratio(taken, "own", "network"),
-    }
 
 
 def main(arguments: list[str]) -> None:
@@ -84,11 +66,11 @@ def main(arguments: list[str]) -> None:
         bound = report(job.settings, parts, params, images, given.every)
         others = {
             "network": network.call,
-            "own": report(job.settings, own_work(parts), params, images, given.every),
+            "own": report(job.settings, ours.own_work(parts), params, images, given.every),
         }
         program = network._replace(call=bound)  # whose floor is that of its network calls
         result = compare.compare(job, program, peers, ("forward", terms), given.rounds, others)
-    result |= {"terms": terms, **overheads(result["rounds"], "ours")}
+    result |= {"terms": terms, **measure.overheads(result["rounds"], "ours")}
     line = compare.throughput(result, terms * given.batch, "terms/s")
     said = (
         f"the bound {result['overhead']:+.1%} over its network calls, its own work "

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks import evaluate, measure, record
+from benchmarks import evaluate, measure, ours, record
 from diffusion_jax import build, run_folder
 from diffusion_jax.commands.restore import restore_ema
 from diffusion_jax.core.bound import strata, stratum_terms, term_nats
@@ -36,7 +36,7 @@ def cost(run, parts: build.Diffusion, params, images, rounds: int) -> dict:
     calls = {
         "network": evaluate.bare(parts, params, images, terms).call,
         "report": evaluate.report(run.config, parts, *arguments),
-        "own": evaluate.report(run.config, evaluate.own_work(parts), *arguments),
+        "own": evaluate.report(run.config, ours.own_work(parts), *arguments),
     }
     taken = measure.in_turn(
         {name: partial(measure.timed, call) for name, call in calls.items()}, rounds
@@ -45,7 +45,7 @@ def cost(run, parts: build.Diffusion, params, images, rounds: int) -> dict:
         "images": len(images.index),
         "terms": terms,
         "seconds": {name: measure.median(taken, name) for name in calls},
-        **evaluate.overheads(taken, "report"),
+        **measure.overheads(taken, "report"),
         "rounds": taken,
     }
 

@@ -42,6 +42,14 @@ def ratio(rounds: Rounds, above: str, below: str, key: str = "seconds") -> float
     return float(np.median([each[above][key] / each[below][key] for each in rounds]))
 
 
+def overheads(rounds: Rounds, whole: str) -> dict[str, float]:
+    """What `whole` and, as "own", a network that costs nothing take beside bare network calls."""
+    return {
+        "overhead": ratio(rounds, whole, "network") - 1.0,
+        "own_over_network": ratio(rounds, "own", "network"),
+    }
+
+
 class Ceilings:
     """What one device does at most: products, 3x3 convolutions, traffic with its memory."""
 
@@ -104,7 +112,8 @@ def _convolve(x: jax.Array, kernel: jax.Array) -> jax.Array:
 def least_bytes(compiled: Any) -> int:
     """What a compiled program has to move on each device: inputs, outputs, temporaries.
 
-    A temporary is written and read; the program may move it more often, so this is a lower bound.
+    A temporary is written and read; the program may move it more often. Where temporaries fit into
+    a cache the device's memory sees less than this.
     """
     used = compiled.memory_analysis()
     ends = used.argument_size_in_bytes + used.output_size_in_bytes

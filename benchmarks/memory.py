@@ -63,7 +63,6 @@ def main(arguments: list[str]) -> None:
     """Measure and report."""
     parser = compare.parser("memory", __doc__ or "")
     compare.add_once(parser)
-    parser.set_defaults(rounds=1)
     given, job = compare.parse(parser, arguments)
     if given.once:
         return compare.answer(once(job))

@@ -24,13 +24,6 @@ CHOICES = {
     "denoising_diffusion_pytorch": ("denoising_diffusion_pytorch",),
 }
 
-# What `machine.keep_freed_memory` tells our C library.
-KEEP_MEMORY = {
-    "MALLOC_TRIM_THRESHOLD_": str(2**40),
-    "MALLOC_MMAP_MAX_": "0",
-    "MALLOC_ARENA_MAX": "1",
-}
-
 # What the peers' networks cannot be told, and how ours has to be for a comparison.
 PLAIN = {
     "classes": 0,
@@ -110,8 +103,8 @@ def started(python: Path, name: str, given: dict, **environment: str) -> Iterato
         environment: more variables for it.
     """
     check(python)
-    # As many threads as XLA takes, and memory kept as ours is.
-    equal = {"OMP_NUM_THREADS": str(len(os.sched_getaffinity(0))), **KEEP_MEMORY}
+    # As many as XLA takes. Freed memory is kept as ours is, since this package says so.
+    threads = str(len(os.sched_getaffinity(0)))
     command = [str(python.absolute()), "-m", "benchmarks.peers", name, json.dumps(given)]
     with (
         tempfile.TemporaryFile("w+") as errors,
@@ -122,7 +115,7 @@ def started(python: Path, name: str, given: dict, **environment: str) -> Iterato
             stdout=subprocess.PIPE,
             stderr=errors,
             text=True,
-            env={**os.environ, **equal, **environment},
+            env={**os.environ, "OMP_NUM_THREADS": threads, **environment},
         ) as process,
     ):
         try:

@@ -22,6 +22,7 @@ import numpy as np
 
 from benchmarks import compare, measure, ours, peer
 from diffusion_jax.commands.arguments import positive, run
+from diffusion_jax.compiler import compiler_options
 from diffusion_jax.core.keys import Stream, fold, image_keys, image_normal, stream_key
 from diffusion_jax.core.moves import descent
 from diffusion_jax.core.predictions import Denoise
@@ -81,15 +82,11 @@ def in_one_scan(chain: Chain, steps: int) -> ours.Program:
 
 def bare(chain: Chain, steps: int) -> ours.Program:
     """As many network calls and nothing else, compiled the same way."""
-    shape = chain.job.data.shape
 
     def call(params, keys, label):
-        def one(x, time):
-            times = jnp.full(len(x), time)
-            return chain.job.parts.network(params, x, times, label, None)[..., : shape[-1]], None
-
+        x = image_normal(keys, chain.job.data.shape)
         times = jnp.asarray(chain.grid(steps).time[::-1], jnp.float32)
-        return jax.lax.scan(one, image_normal(keys, shape), times)[0]
+        return ours.network_calls(chain.job.parts, params, x, times, label)
 
     return chain.program(call)
 
@@ -103,7 +100,7 @@ def in_a_loop(chain: Chain, steps: int) -> Callable[[], jax.Array]:
     def begin(keys):
         return start(sampler, prior_sample(chain.grid(steps), keys, chain.job.data.shape))
 
-    @jax.jit
+    @partial(jax.jit, compiler_options=compiler_options())
     def step(params, keys, label, state, row):
         denoise = chain.denoise(params, label, plan.points)
         return sampler.step(denoise, fold(keys, row.index + 1), state.x, row, state.carry)
@@ -119,8 +116,7 @@ def in_a_loop(chain: Chain, steps: int) -> Callable[[], jax.Array]:
 
 def overhead(chain: Chain, steps: int, rounds: int) -> dict[str, Any]:
     """Short chains: medians over the rounds, and of ratios in each round."""
-    parts = chain.job.parts._replace(network=lambda params, x, time, label, keys: 0.5 * x)
-    free = chain._replace(job=chain.job._replace(parts=parts))
+    free = chain._replace(job=chain.job._replace(parts=ours.own_work(chain.job.parts)))
     calls = {
         "network": bare(chain, steps).call,
         "scan": in_one_scan(chain, steps).call,
@@ -134,8 +130,7 @@ def overhead(chain: Chain, steps: int, rounds: int) -> dict[str, Any]:
     return {
         "steps": steps,
         "seconds": {name: measure.median(taken, name) for name in calls},
-        "overhead": measure.ratio(taken, "scan", "network") - 1.0,
-        "own_over_network": measure.ratio(taken, "own", "network"),
+        **measure.overheads(taken, "scan"),
         "loop_over_scan": measure.ratio(taken, "loop", "scan"),
         "loop_largest_difference": float(difference),
         "rounds": taken,

@@ -4,7 +4,7 @@ python -m benchmarks.train_step --config configs/cifar10.py --batch 16 --peer di
     [--forward] [--rounds N] [--peers PYTHON] [--out x.json] [--config.key=value ...]
 
 Ours and the peer in turn on images that are in memory, medians; with --forward one call of the
-network alone. `--peer diffusers` is the identical network, in eager mode and compiled, of which
+network alone. `--peer diffusers` has the same layers, in eager mode and compiled, of which
 the faster counts; `--peer denoising_diffusion_pytorch` another one of the same widths.
 """
 

@@ -5,7 +5,7 @@ Names and ranges are those that `checks.check` let through.
 
 import inspect
 from collections.abc import Callable
-from functools import cache, partial
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -133,14 +133,9 @@ def diffusion(config: Config, data: DataSpec) -> Diffusion:
     return Diffusion(data, noising, meaning, reverse, model, output)
 
 
-@cache
-def _shapes(model: Any, image_shape: tuple[int, ...]):
-    return jax.eval_shape(partial(network.init, model, image_shape=image_shape), jax.random.key(0))
-
-
 def _network(model: UNet, image_shape: tuple[int, ...], steps: int) -> Callable:
     def output(params, x, time, label, dropout_keys):
-        params = unpack(params, _shapes(model, image_shape))  # pyright: ignore[reportArgumentType]
+        params = unpack(params, network.shapes(model, image_shape))
         label = label if model.classes else None
         return network.apply(model, params, x, time * (PAPER_STEPS / steps), label, dropout_keys)
 
@@ -175,7 +170,7 @@ def about(config: Config, parts: Diffusion) -> dict[str, str]:
         "schedule": f"of {steps} steps with log-SNR {', '.join(f'{each:.6g}' for each in some)}",
         "prediction": config.prediction,
         "variance": config.variance if VARIANCES[config.variance].learned else "fixed",
-        "small parameters": layout(_shapes(parts.model, parts.data.shape)),  # pyright: ignore[reportArgumentType]
+        "small parameters": layout(network.shapes(parts.model, parts.data.shape)),
     }
 
 

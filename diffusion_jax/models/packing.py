@@ -1,9 +1,8 @@
 """Many small arrays as one: fewer programs to compile and run, fewer arrays to write."""
 
 import hashlib
-from typing import Any
+from typing import Any, cast
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
@@ -18,7 +17,7 @@ def pack(params: Any) -> Any:
     Two thirds of a U-Net's arrays are biases and scales, with a fraction of its parameters. To an
     optimiser that works entry by entry it is all the same.
     """
-    flat: dict[tuple[str, ...], Any] = flatten_dict(params)  # pyright: ignore[reportAssignmentType]
+    flat = _flat(params)
     small = [flat.pop(path).ravel() for path in _small(flat)]
     return {**unflatten_dict(flat), SMALL: jnp.concatenate(small)}
 
@@ -29,22 +28,25 @@ def unpack(packed: Any, shapes: Any) -> Any:
     Args:
       shapes: the same tree of arrays or of their shapes.
     """
-    wanted: dict[tuple[str, ...], Any] = flatten_dict(shapes)  # pyright: ignore[reportAssignmentType]
+    wanted = _flat(shapes)
     paths = _small(wanted)
     ends = np.cumsum([wanted[path].size for path in paths])[:-1]
-    large = {name: part for name, part in packed.items() if name != SMALL}
-    flat: dict[tuple[str, ...], Any] = flatten_dict(large)  # pyright: ignore[reportAssignmentType]
-    for path, part in zip(paths, jnp.split(packed[SMALL], ends), strict=True):
+    flat = _flat(packed)
+    for path, part in zip(paths, jnp.split(flat.pop((SMALL,)), ends), strict=True):
         flat[path] = part.reshape(wanted[path].shape)
     return unflatten_dict(flat)
 
 
 def layout(shapes: Any) -> str:
     """What lies where in the packed array, as a sum of names and shapes: equal where these are."""
-    flat: dict[tuple[str, ...], Any] = flatten_dict(shapes)  # pyright: ignore[reportAssignmentType]
+    flat = _flat(shapes)
     named = "\n".join(f"{'/'.join(path)} {flat[path].shape}" for path in _small(flat))
     return f"in the order {hashlib.sha256(named.encode()).hexdigest()[:16]}"
 
 
-def _small(flat: dict[tuple[str, ...], jax.Array]) -> list[tuple[str, ...]]:
+def _flat(tree: Any) -> dict[tuple[str, ...], Any]:
+    return cast("dict[tuple[str, ...], Any]", flatten_dict(tree))
+
+
+def _small(flat: dict[tuple[str, ...], Any]) -> list[tuple[str, ...]]:
     return sorted(path for path, array in flat.items() if array.size < LIMIT)

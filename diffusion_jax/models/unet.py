@@ -1,5 +1,6 @@
 """DDPM's U-Net: a network that maps a noisy image and its time to an image."""
 
+from collections.abc import Sequence
 from functools import partial
 from itertools import count
 
@@ -51,9 +52,9 @@ class UNet(nn.Module):
 
     out_channels: int
     channels: int = 128
-    multipliers: tuple[int, ...] = (1, 2, 2, 2)
+    multipliers: Sequence[int] = (1, 2, 2, 2)
     blocks: int = 2
-    attention_resolutions: tuple[int, ...] = (16,)
+    attention_resolutions: Sequence[int] = (16,)
     heads: int = 1
     dropout: float = 0.1
     classes: int = 0
@@ -61,6 +62,12 @@ class UNet(nn.Module):
     resample_in_blocks: bool = False
     dtype: str = "float32"
     remat: bool = False
+
+    def __post_init__(self):
+        # A network is a static argument, so it must be hashable; a list is not.
+        self.multipliers = tuple(self.multipliers)
+        self.attention_resolutions = tuple(self.attention_resolutions)
+        super().__post_init__()
 
     @nn.compact
     def __call__(
