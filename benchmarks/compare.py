@@ -95,7 +95,9 @@ def compare(
         rounds,
         warm,
     )
-    rates, count = ceilings.rates(taken), jax.device_count()
+    # The devices of a CPU share its cores: one of them alone has all their rate.
+    rates = ceilings.rates(taken)
+    count = 1 if jax.default_backend() == "cpu" else jax.device_count()
     seconds = {name: measure.median(taken, name) for name in taken[0]}
     floor = measure.floor(program.flops, measure.least_bytes(program.compiled), rates, count)
     return {

@@ -20,6 +20,7 @@ from diffusion_jax import build
 from diffusion_jax.commands.arguments import positive, run
 from diffusion_jax.config import Config
 from diffusion_jax.core.bound import strata
+from diffusion_jax.cores import each_core_a_device
 from diffusion_jax.evaluation import likelihood
 
 
@@ -56,6 +57,7 @@ def main(arguments: list[str]) -> None:
     parser = compare.parser("evaluate", __doc__ or "")
     parser.add_argument("--every", type=positive, default=100, help="steps a term stands for")
     parser.set_defaults(batch=64)
+    each_core_a_device()
     given, job = compare.parse(parser, arguments)
     parts, terms = job.parts, count_terms(job.parts, given.every)
     with ExitStack() as stack:

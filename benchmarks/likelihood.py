@@ -23,6 +23,7 @@ from diffusion_jax.commands.restore import restore_ema
 from diffusion_jax.core.bound import strata, stratum_terms, term_nats
 from diffusion_jax.core.keys import fold, image_keys, image_normal, image_uniform
 from diffusion_jax.core.process import q_sample
+from diffusion_jax.cores import each_core_a_device
 from diffusion_jax.evaluation import likelihood
 from diffusion_jax.training import devices
 
@@ -99,6 +100,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
+    each_core_a_device()
     run = run_folder.read(given.workdir)
     parts = build.diffusion(run.config, run.data)
     layout = devices.shardings(jax.devices())

@@ -27,6 +27,7 @@ from diffusion_jax.core.keys import Stream, fold, image_keys, image_normal, stre
 from diffusion_jax.core.moves import descent
 from diffusion_jax.core.predictions import Denoise
 from diffusion_jax.core.schedules import Schedule
+from diffusion_jax.cores import each_core_a_device
 from diffusion_jax.samplers.base import Plan
 from diffusion_jax.samplers.grids import make_grid
 from diffusion_jax.samplers.sample import SAMPLERS, prior_sample, rounded, sample, start
@@ -163,6 +164,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--steps", type=positive, default=1000, help="of a whole chain")
     parser.add_argument("--short", type=positive, default=20, help="steps of the short chains")
     parser.set_defaults(batch=64, rounds=3)
+    each_core_a_device()
     given, job = compare.parse(parser, arguments)
     with ExitStack() as stack:
         peers = fastest(compare.start_peers(given, job, stack), given.batch)

@@ -27,6 +27,7 @@ from diffusion_jax.commands.restore import restore_ema, restore_raw
 from diffusion_jax.commands.terminal import Images as Progress
 from diffusion_jax.core.process import VARIANCES
 from diffusion_jax.core.schedules import uniform_log_snr
+from diffusion_jax.cores import each_core_a_device
 from diffusion_jax.data.dataset import Source
 from diffusion_jax.data.transforms import to_unit_range
 from diffusion_jax.errors import Diverged, UserError
@@ -44,6 +45,7 @@ STRIP_ROWS, STRIP_COLUMNS = 8, 10
 def main(arguments: list[str]) -> None:
     """Evaluate every term of the bound on a split and write the report and its pictures."""
     given, overrides = _parse(arguments)
+    each_core_a_device()
     cache.enable()
     run = run_folder.read(given.workdir)
     _change(run.config, overrides)

@@ -25,6 +25,7 @@ from diffusion_jax.commands.outputs import open_output
 from diffusion_jax.commands.pixels import read_image, read_mask
 from diffusion_jax.commands.restore import restore_ema
 from diffusion_jax.commands.terminal import Images
+from diffusion_jax.cores import each_core_a_device
 from diffusion_jax.errors import UserError
 from diffusion_jax.evaluation.generate import Frames, Method, batches, make_generate
 from diffusion_jax.evaluation.parts import fingerprint
@@ -42,6 +43,7 @@ IMMATERIAL = ("num", "batch_size")  # to what the images are
 def main(arguments: list[str]) -> None:
     """Draw images from the averaged parameters of a run's checkpoint and write them."""
     given, overrides = _parse(arguments)
+    each_core_a_device()
     cache.enable()
     run = run_folder.read(given.workdir)
     _change(run.config, given, overrides)
@@ -50,14 +52,14 @@ def main(arguments: list[str]) -> None:
         raise UserError(f"--steps {given.steps}: the run has {parts.schedule.steps} steps")
     steering = _steering(given, run.data.shape)
     method = build_sampling.method(run.config, parts, steering)
-    layout = devices.shardings(jax.devices())
+    batch_size = min(given.num, run.config.sample.batch_size)
+    layout = devices.shardings(jax.devices()[:batch_size])
     state = restore_ema(run, parts, given.checkpoint, layout)
     default = run.folder / "samples" / f"sample_step{state.step}_seed{given.seed}.png"
     identity = _identity(run.config, given, steering, int(state.step), state.ema)
     out = open_output(given.out or str(default), identity)
     _check_picture("--strip", given.strip, (".png",), [out.path, given.trajectory])
     _check_picture("--trajectory", given.trajectory, (".png", ".gif"), [out.path, given.strip])
-    batch_size = min(given.num, run.config.sample.batch_size)
     everything = batches(given.num, batch_size)
     wanted = out.missing(everything)
     watched = WATCHED if given.strip or given.trajectory else 0

@@ -8,8 +8,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from diffusion_jax.core.keys import fold
-
 ZEROS = nn.initializers.zeros
 
 
@@ -147,7 +145,7 @@ class ResBlock(nn.Module):
     h = conv(swish(norm(x))); h = norm(h + dense(swish(condition))), or, with `scale_shift_norm`,
     (scale, shift) = dense(swish(condition)) and h = norm(h) * (1 + scale) + shift;
     returns shortcut(x) + conv(dropout(swish(h))). `resample` is applied to x and before the first
-    convolution; `dropout_layer` is this block's own number, so that no two blocks share a mask.
+    convolution; the keys of dropout are this block's own, None without dropout.
     [b, h, w, c] -> [b, h', w', channels].
 
     Source: Ho et al. 2020, appendix B; Dhariwal & Nichol 2021, section 3 (scale-shift, resample).
@@ -155,7 +153,6 @@ class ResBlock(nn.Module):
 
     channels: int
     dropout: float
-    dropout_layer: int
     scale_shift_norm: bool
     resample: Callable[[jax.Array], jax.Array] | None
     dtype: str
@@ -178,9 +175,8 @@ class ResBlock(nn.Module):
             h = GroupNorm(name="norm_1")(h + dense(self.channels, name="condition")(condition))
 
         h = nn.swish(h)
-        if dropout_keys is not None and self.dropout > 0:
-            keys = fold(dropout_keys, self.dropout_layer)
-            h = dropout(keys, h, self.dropout)
+        if dropout_keys is not None:
+            h = dropout(dropout_keys, h, self.dropout)
         h = conv(self.channels, dtype=self.dtype, kernel_init=ZEROS, name="conv_1")(h)
         if x.shape[-1] != self.channels:
             x = pointwise(dense(self.channels, dtype=self.dtype, name="shortcut"), x)

@@ -1,13 +1,14 @@
 """DDPM's U-Net: a network that maps a noisy image and its time to an image."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
-from itertools import count
+from itertools import repeat
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from diffusion_jax.core.keys import fold
 from diffusion_jax.errors import UserError, unknown_name
 from diffusion_jax.models.embedding import Condition
 from diffusion_jax.models.layers import (
@@ -100,13 +101,11 @@ class UNet(nn.Module):
             scale_shift_norm=self.scale_shift_norm,
             dtype=self.dtype,
         )
-        dropout_layers = count()
+        dropout_of_blocks = self._dropout_of_blocks(dropout_keys)
 
         def block(x, channels, name, resample=None):
-            layer = make_block(
-                channels, dropout_layer=next(dropout_layers), resample=resample, name=name
-            )
-            return layer(x, condition, dropout_keys)
+            layer = make_block(channels, resample=resample, name=name)
+            return layer(x, condition, next(dropout_of_blocks))
 
         def attention(x, name):
             return Attention(self.heads, self.dtype, name=name)(x)
@@ -152,6 +151,16 @@ class UNet(nn.Module):
 
         h = nn.swish(GroupNorm(name="norm_out")(h))
         return conv(self.out_channels, kernel_init=ZEROS, name="conv_out")(h)
+
+    def _dropout_of_blocks(self, keys: jax.Array | None) -> Iterator[jax.Array | None]:
+        """Each residual block's own keys [b], so that no two share a mask."""
+        if keys is None or self.dropout == 0:
+            return repeat(None)
+        levels = len(self.multipliers)
+        resampling = 2 * (levels - 1) if self.resample_in_blocks else 0
+        blocks = (2 * self.blocks + 1) * levels + 2 + resampling
+        # All at once: a loop of random bits for each block takes as long to compile as the block.
+        return iter(jax.vmap(partial(fold, keys))(jnp.arange(blocks)))
 
 
 def check_settings(model: UNet) -> None:
