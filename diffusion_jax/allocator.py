@@ -23,7 +23,12 @@ def keep_freed_memory() -> None:
 
 
 def give_back() -> None:
-    """Give back what is free just now: a compiler leaves more behind than the program needs."""
+    """Give back what is free just now, to be called now and then.
+
+    A compiler leaves more behind than its program needs. And a small array that outlives a step may
+    come to lie where the step had its temporaries: they find no room there in the next step, and
+    without this up to three times their size would be kept.
+    """
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)

@@ -30,3 +30,22 @@ def test_a_programs_temporary_memory_is_mapped_once():
     """It is 16 MiB: 4,096 pages, each a fault in every call if they were given back."""
     ran = subprocess.run([sys.executable, "-c", CALLS], capture_output=True, text=True, check=True)
     assert int(ran.stdout) < 400
+
+
+HEMMED = """
+from benchmarks import process_memory
+from diffusion_jax.allocator import give_back
+import numpy as np
+
+large, small = np.ones(2**24), np.ones(8)
+large, after = None, np.ones(2**18)
+before = process_memory.resident_bytes()
+give_back()
+print(before - process_memory.resident_bytes())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's allocator")
+def test_what_is_free_between_other_blocks_is_given_back():
+    ran = subprocess.run([sys.executable, "-c", HEMMED], capture_output=True, text=True, check=True)
+    assert int(ran.stdout) > 100 * 2**20  # of the 128 MiB

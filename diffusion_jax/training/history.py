@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from diffusion_jax.allocator import give_back
 from diffusion_jax.errors import Diverged
 from diffusion_jax.training import cluster
 from diffusion_jax.training.checkpoint import Losses
@@ -109,6 +110,7 @@ class History:
             "images_per_second": self._rate(step) * self._plan.batch_size,
         }
         self._tools.report.advance(step, **values)
+        give_back()
         if written and self._tools.metrics is not None:
             failed = self._tools.metrics.write(step, **values)
             if failed:
