@@ -99,7 +99,8 @@ def compare(
     rates = ceilings.rates(taken)
     count = 1 if jax.default_backend() == "cpu" else jax.device_count()
     seconds = {name: measure.median(taken, name) for name in taken[0]}
-    floor = measure.floor(program.flops, measure.least_bytes(program.compiled), rates, count)
+    moved = measure.least_bytes(program.compiled) * jax.device_count() // count
+    floor = measure.floor(program.flops, moved, rates, count)
     return {
         "seconds": seconds,
         **against([each.name for each in peers], taken),
@@ -178,7 +179,7 @@ def throughput(result: dict[str, Any], work: float, unit: str) -> str:
 
 
 def add_once(made: Parser) -> None:
-    """For scripts that measure new processes of themselves."""
+    """For scripts that measure new processes of themselves, in one round unless told more."""
     made.add_argument("--once", action="store_true", help="one measurement in this process")
     made.set_defaults(rounds=1)
 

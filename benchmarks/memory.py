@@ -27,7 +27,7 @@ def once(job: ours.Job) -> dict[str, int]:
     for _ in range(STEPS):
         jax.block_until_ready(program.call())
     whole = process_memory.peak_bytes()
-    give_back()  # as training does with its first log
+    give_back()  # as training does after its first step; the peer, too, in `forget`
     process_memory.forget_peak()
     for _ in range(STEPS):
         jax.block_until_ready(program.call())

@@ -128,9 +128,8 @@ def network_calls(parts: build.Diffusion, params, x: jax.Array, times: jax.Array
     """x after one call of the network at each time, and nothing else."""
 
     def call(x, time):
-        return parts.network(params, x, jnp.full(len(x), time), label, None)[
-            ..., : x.shape[-1]
-        ], None
+        output = parts.network(params, x, jnp.full(len(x), time), label, None)
+        return output[..., : x.shape[-1]], None
 
     return jax.lax.scan(call, x, times)[0]
 

@@ -22,6 +22,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel  # pyright: ignore[report
 from torch.utils.flop_counter import FlopCounterMode  # pyright: ignore[reportMissingImports]
 
 from benchmarks import process_memory
+from diffusion_jax.allocator import give_back
 
 BETA_START, BETA_END, T = 1e-4, 0.02, 1000
 
@@ -187,7 +188,8 @@ class Peer:
         return found
 
     def forget(self) -> None:
-        """Peaks count from now on."""
+        """Peaks count from now on, without what is free just now."""
+        give_back()
         process_memory.forget_peak()
         if self._device == "cuda":
             torch.cuda.reset_peak_memory_stats()

@@ -7,6 +7,10 @@ import os
 KEEP = {-4: 0, -1: -1, -8: 1}
 
 
+def _told() -> bool:
+    return any(name.startswith("MALLOC_") for name in os.environ)
+
+
 def keep_freed_memory() -> None:
     """Have the C library reuse what is freed instead of giving it back to the system at once.
 
@@ -14,7 +18,7 @@ def keep_freed_memory() -> None:
     step of the CIFAR-10 network: given back and taken anew, every page of it is a fault, in every
     step. Where the environment has variables that begin with MALLOC_, all is as they say.
     """
-    if any(name.startswith("MALLOC_") for name in os.environ):
+    if _told():
         return
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:  # other C libraries have their own ways; without it all is only slower
@@ -23,12 +27,15 @@ def keep_freed_memory() -> None:
 
 
 def give_back() -> None:
-    """Give back what is free just now, to be called now and then.
+    """Give back what is free just now: after compiling and after the first step.
 
     A compiler leaves more behind than its program needs. And a small array that outlives a step may
     come to lie where the step had its temporaries: they find no room there in the next step, and
-    without this up to three times their size would be kept.
+    without this up to three times their size would be kept. Left out where the environment has
+    variables that begin with MALLOC_, as above.
     """
+    if _told():
+        return
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:
         trim(0)

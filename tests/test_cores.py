@@ -7,7 +7,7 @@ import sys
 import jax
 import pytest
 
-from diffusion_jax.cores import MOST, each_core_a_device
+from diffusion_jax.cores import each_core_a_device
 
 COUNT = """
 from diffusion_jax.cores import each_core_a_device
@@ -16,28 +16,51 @@ import jax
 each_core_a_device()
 print(len(jax.devices("cpu")))
 """
+ENDED = """
+from diffusion_jax.commands import {0}
+from diffusion_jax.errors import UserError
+import jax
+
+try:
+    {0}.main(["--workdir", "{1}"])
+except UserError:
+    print(len(jax.devices("cpu")))
+"""
 FLAG = "--xla_force_host_platform_device_count=5"
 
 
-@pytest.mark.parametrize(
-    ("said", "count"),
-    [
-        ({}, min(MOST, len(os.sched_getaffinity(0)))),
-        ({"JAX_NUM_CPU_DEVICES": "3"}, 3),
-        ({"XLA_FLAGS": FLAG}, 5),
-    ],
-)
-def test_there_are_as_many_devices_as_cores_or_as_was_said(said, count):
-    names = ("XLA_FLAGS", "JAX_NUM_CPU_DEVICES")
-    rest = {name: value for name, value in os.environ.items() if name not in names}
-    run = subprocess.run(
-        [sys.executable, "-c", COUNT], env=rest | said, capture_output=True, text=True, check=True
-    )
-    assert int(run.stdout) == count
+NAMES = ("XLA_FLAGS", "JAX_NUM_CPU_DEVICES")
 
 
-def test_a_process_keeps_the_devices_it_has(monkeypatch):
+def cores():
+    """The largest power of two of cores that are there, up to 8."""
+    usable = getattr(os, "sched_getaffinity", None)
+    there = len(usable(0)) if usable else os.cpu_count()
+    return max(n for n in (1, 2, 4, 8) if n <= there)
+
+
+def counted(code, **said):
+    rest = {name: value for name, value in os.environ.items() if name not in NAMES}
+    command = [sys.executable, "-c", code]
+    run = subprocess.run(command, env=rest | said, capture_output=True, text=True, check=True)
+    return int(run.stdout)
+
+
+def test_there_are_as_many_devices_as_cores_or_as_was_said():
+    assert counted(COUNT) == cores()
+    assert counted(COUNT, JAX_NUM_CPU_DEVICES="3") == 3
+    assert counted(COUNT, XLA_FLAGS=FLAG) == 5
+
+
+@pytest.mark.parametrize("command", ["sample", "evaluate"])
+def test_the_commands_that_take_images_one_by_one_do_so(command, tmp_path):
+    """In training all cores are one device, in these two not; here they end for want of a run."""
+    assert counted(ENDED.format(command, str(tmp_path))) == cores()
+
+
+def test_a_process_that_has_devices_does_not_mind(monkeypatch):
     before = jax.devices()
-    monkeypatch.delenv("XLA_FLAGS", raising=False)
+    for name in NAMES:
+        monkeypatch.delenv(name, raising=False)
     each_core_a_device()
     assert jax.devices() == before

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from diffusion_jax.core.keys import fold
 from diffusion_jax.errors import UserError
 from diffusion_jax.models import network
 from diffusion_jax.models.embedding import sinusoidal_embedding
@@ -201,8 +202,9 @@ def test_dropout_keeps_its_rate_and_its_mean(rate):
     assert (out[0] != out[1]).any()
 
 
-def test_no_two_layers_share_a_dropout_mask():
-    model = tiny(resample_in_blocks=True)
+@pytest.mark.parametrize("in_blocks", [False, True])
+def test_no_two_blocks_share_a_key_of_dropout(in_blocks):
+    model = tiny(resample_in_blocks=in_blocks)
     params = shapes(model)
     x, t, keys = batch(1)
     seen = []
@@ -219,8 +221,12 @@ def test_no_two_layers_share_a_dropout_mask():
 
     with nn.intercept_methods(spy):
         used = keys_of_blocks(jax.tree.map(jnp.zeros_like, params))
-    blocks = [name for name in params if re.search("block|resample", name)]
-    assert len({tuple(key) for key in used.tolist()}) == len(blocks)
+    blocks = [
+        name for name in params if re.search("block|resample" if in_blocks else "block", name)
+    ]
+    every = jnp.concatenate([jax.random.key_data(fold(keys, n)) for n in range(len(blocks))])
+    np.testing.assert_array_equal(used, every)
+    assert len(list(model._dropout_of_blocks(keys))) == len(blocks)
 
 
 # Time and class

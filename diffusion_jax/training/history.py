@@ -94,6 +94,8 @@ class History:
         logged = on_grid(step, self._plan.log_every) or step == self._plan.steps
         if logged or step == self._first + 1:
             self._log(step, metrics, logged)
+            if step == self._first + 1:
+                give_back()
         else:
             self._tools.report.advance(step)
         if skipped > self._skipped:
@@ -110,7 +112,6 @@ class History:
             "images_per_second": self._rate(step) * self._plan.batch_size,
         }
         self._tools.report.advance(step, **values)
-        give_back()
         if written and self._tools.metrics is not None:
             failed = self._tools.metrics.write(step, **values)
             if failed:
