@@ -21,13 +21,16 @@ def faults():
     program(x).block_until_ready()
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
 
-print([faults() for _ in range(10)][-1])
+print(sorted(faults() for _ in range(11))[5])
 """
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's allocator")
 def test_a_programs_temporary_memory_is_mapped_once():
-    """It is 16 MiB: 4,096 pages, each a fault in every call if they were given back."""
+    """It is 16 MiB: 4,096 pages, each a fault in every call if they were given back.
+
+    The median of the calls: on a busy machine one may begin before the last gave up its memory.
+    """
     ran = subprocess.run([sys.executable, "-c", CALLS], capture_output=True, text=True, check=True)
     assert int(ran.stdout) < 400
 

@@ -11,7 +11,7 @@ PACKAGE = Path(__file__).parent.parent / "diffusion_jax"
 # within the same folder.
 FLOORS = [
     {"errors"},
-    {"files", "allocator", "compiler"},
+    {"files", "allocator", "compiler", "cores"},
     {"core"},
     {"samplers", "models", "data", "visual"},
     {"training"},
