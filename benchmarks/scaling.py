@@ -170,21 +170,13 @@ def placed(name: str, mode: str) -> dict:
     return {"network": name, "mode": mode, "bytes_per_device": own[0], "process_grew": grown}
 
 
-def compiled(
-    name: str, mode: str, count: int, size: int, remat: bool = False, barriers: bool = False
-) -> dict:
-    """Memory of one device's part of the compiled step, and the bytes of its messages.
-
-    XLA's CPU compiler drops the barriers that hold a recomputation back until it is needed, unless
-    `barriers` keeps them.
-    """
+def compiled(name: str, mode: str, count: int, size: int, remat: bool = False) -> dict:
+    """Memory of one device's part of the compiled step, and the bytes of its messages."""
     one = job(name, size, remat=str(remat))
     began = time.perf_counter()
     parallel = spread(one, mode, count)
-    options = dict(compiler_options())
-    if barriers:
-        options["xla_disable_hlo_passes"] = "cse_barrier_expander"
-    step = parallel.step.lower(*parallel.shapes(one.batch)).compile(compiler_options=options)
+    lowered = parallel.step.lower(*parallel.shapes(one.batch))
+    step = lowered.compile(compiler_options=compiler_options())
     used = step.memory_analysis()
     return {
         "network": name,
@@ -192,7 +184,6 @@ def compiled(
         "devices": count,
         "batch": size,
         "remat": remat,
-        "barriers": barriers,
         "argument_bytes": used.argument_size_in_bytes,
         "temporary_bytes": used.temp_size_in_bytes,
         "messages": messages(step.as_text()),
@@ -225,7 +216,6 @@ def main() -> None:
         *(compiled("digits", mode, FAKE, 32) for mode in ("jit", "fsdp")),
         compiled("cifar10", "jit", 1, 16),
         compiled("cifar10", "jit", 1, 16, remat=True),
-        compiled("cifar10", "jit", 1, 16, remat=True, barriers=True),
     ]
     paper = {
         name: {

@@ -9,7 +9,16 @@ import jax
 # products of many small matrices up to twice as fast as Eigen's; its kernel gradients of large
 # feature maps take 3 times as long. So: all but its convolutions.
 YNNPACK = "LIBRARY_FUSION_TYPE_REDUCE,LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"
-OPTIONS: dict[str, dict[str, Any]] = {"cpu": {"xla_cpu_experimental_ynn_fusion_type": YNNPACK}}
+# The pass that drops optimisation barriers: without them what the backward pass should compute
+# again is merged with what it was first, and what needs no gradient (each kernel transposed) is
+# done before the forward pass and kept.
+DROPS_BARRIERS = "cse_barrier_expander"
+OPTIONS: dict[str, dict[str, Any]] = {
+    "cpu": {
+        "xla_cpu_experimental_ynn_fusion_type": YNNPACK,
+        "xla_disable_hlo_passes": DROPS_BARRIERS,
+    }
+}
 
 
 @cache
@@ -22,3 +31,13 @@ def compiler_options() -> dict[str, Any]:
     except jax.errors.JaxRuntimeError:
         return {}
     return options
+
+
+def written(arrays: Any) -> Any:
+    """The arrays, all of them in memory on a CPU before anything that uses one is computed.
+
+    XLA's CPU compiler makes a program of its own for every array that is written, and repeats in
+    each what leads to it rather than read what another wrote. Other platforms write several arrays
+    in one program, and see the arrays alone.
+    """
+    return jax.lax.optimization_barrier(arrays) if jax.default_backend() == "cpu" else arrays

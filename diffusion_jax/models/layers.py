@@ -8,6 +8,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from diffusion_jax.models.recompute import keep
+
 ZEROS = nn.initializers.zeros
 
 
@@ -84,8 +86,9 @@ def dropout(keys: jax.Array, x: jax.Array, rate: float) -> jax.Array:
     """
     size, dropped = math.prod(x.shape[1:]), min(round(rate * 2**16), 2**16 - 1)
     words = jax.vmap(lambda key: jax.random.bits(key, (-(-size // 2),), jnp.uint32))(keys)
-    bits = jnp.concatenate([words & 0xFFFF, words >> 16], axis=1)[:, :size].reshape(x.shape)
-    return jnp.where(bits >= dropped, x / (1 - dropped / 2**16), 0)
+    halves = [(words & 0xFFFF) >= dropped, (words >> 16) >= dropped]
+    mask = keep(jnp.concatenate(halves, axis=1)[:, :size].reshape(x.shape))
+    return jnp.where(mask, x / (1 - dropped / 2**16), 0)
 
 
 def pointwise(layer: Callable[[jax.Array], jax.Array], x: jax.Array) -> jax.Array:
@@ -164,7 +167,7 @@ class ResBlock(nn.Module):
         h = nn.swish(GroupNorm(name="norm_0")(x))
         if self.resample:
             x, h = self.resample(x), self.resample(h)
-        h = conv(self.channels, dtype=self.dtype, name="conv_0")(h)
+        h = conv(self.channels, dtype=self.dtype, name="conv_0")(keep(h))
 
         condition = nn.swish(condition)[:, None, None, :]
         if self.scale_shift_norm:
@@ -177,7 +180,7 @@ class ResBlock(nn.Module):
         h = nn.swish(h)
         if dropout_keys is not None:
             h = dropout(dropout_keys, h, self.dropout)
-        h = conv(self.channels, dtype=self.dtype, kernel_init=ZEROS, name="conv_1")(h)
+        h = conv(self.channels, dtype=self.dtype, kernel_init=ZEROS, name="conv_1")(keep(h))
         if x.shape[-1] != self.channels:
             x = pointwise(dense(self.channels, dtype=self.dtype, name="shortcut"), x)
         return x + h

@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from diffusion_jax.compiler import written
 from diffusion_jax.core.keys import fold
 from diffusion_jax.errors import UserError, unknown_name
 from diffusion_jax.models.embedding import Condition
@@ -21,6 +22,7 @@ from diffusion_jax.models.layers import (
     double,
     halve,
 )
+from diffusion_jax.models.recompute import recomputing
 
 DTYPES = ("float32", "bfloat16")
 
@@ -96,7 +98,7 @@ class UNet(nn.Module):
         check_image_size(*x.shape[1:3], levels=len(self.multipliers))
         condition = Condition(self.channels, self.classes, name="condition")(t, label)
         make_block = partial(
-            nn.remat(ResBlock) if self.remat else ResBlock,
+            recomputing(ResBlock, everything=self.remat),
             dropout=self.dropout,
             scale_shift_norm=self.scale_shift_norm,
             dtype=self.dtype,
@@ -108,7 +110,8 @@ class UNet(nn.Module):
             return layer(x, condition, next(dropout_of_blocks))
 
         def attention(x, name):
-            return Attention(self.heads, self.dtype, name=name)(x)
+            layer = recomputing(Attention, everything=self.remat)
+            return layer(self.heads, self.dtype, name=name)(x)
 
         def stage(x, channels, level, i):
             x = block(x, channels, f"{level}_block_{i}")
@@ -124,7 +127,8 @@ class UNet(nn.Module):
         def upsample(x, name):
             if self.resample_in_blocks:
                 return block(x, x.shape[-1], name, resample=double)
-            return DoubleConv(x.shape[-1], dtype=self.dtype, name=name)(x)
+            layer = recomputing(DoubleConv, everything=self.remat)
+            return layer(x.shape[-1], dtype=self.dtype, name=name)(x)
 
         levels = list(enumerate(self.channels * m for m in self.multipliers))
 
@@ -144,7 +148,7 @@ class UNet(nn.Module):
 
         for level, channels in reversed(levels):
             for i in range(self.blocks + 1):
-                h = jnp.concatenate([h, skips.pop()], axis=-1)
+                h = jnp.concatenate(written([h, skips.pop()]), axis=-1)
                 h = stage(h, channels, f"up_{level}", i)
             if level > 0:
                 h = upsample(h, f"up_{level}_resample")

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from diffusion_jax.compiler import written
 from diffusion_jax.core.keys import Stream, image_keys, image_normal, image_uniform, stream_key
 from diffusion_jax.core.objective import Model, training_loss
 from diffusion_jax.core.timesteps import Timesteps
@@ -166,22 +167,31 @@ def make_step(
             losses = jax.lax.all_gather(losses, axis_name, tiled=True)
         norm = optax.tree.norm(grads)
         finite = jnp.isfinite(value) & jnp.isfinite(norm)
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
+
+        def kept(new, old):
+            return jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, old)
+
+        updates, _ = optimizer.update(grads, state.opt_state, state.params)
+        params = kept(optax.apply_updates(state.params, updates), state.params)
+        # The parameters first: they are computed from the moments, which then can be written in
+        # place. In any other order all three would have to be copied.
+        params, grads, opt_state = written((params, grads, state.opt_state))
+        _, moved = optimizer.update(grads, opt_state, state.params)
         updated = state.step - state.skipped.in_all
         ema = optax.incremental_update(params, state.ema, 1.0 - ema_decay_at(updated, ema_decay))
-        new = TrainState(
-            state.step,
-            params,
-            ema,
-            opt_state,
-            timesteps.update(state.memory, losses.t, losses.each),
+        skipped = kept(
             state.skipped._replace(in_a_row=jnp.zeros_like(state.skipped.in_a_row)),
+            jax.tree.map(lambda n: n + 1, state.skipped),
         )
-        old = state._replace(skipped=jax.tree.map(lambda n: n + 1, state.skipped))
-        kept = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, old)
-        kept = kept._replace(step=state.step + 1)
+        new = TrainState(
+            state.step + 1,
+            params,
+            kept(ema, state.ema),
+            kept(moved, opt_state),
+            kept(timesteps.update(state.memory, losses.t, losses.each), state.memory),
+            skipped,
+        )
         taken = jnp.asarray(rate(updated), jnp.float32)
-        return kept, Metrics(value, norm, taken, kept.skipped, losses)
+        return new, Metrics(value, norm, taken, skipped, losses)
 
     return step
