@@ -52,3 +52,25 @@ print(before - process_memory.resident_bytes())
 def test_what_is_free_between_other_blocks_is_given_back():
     ran = subprocess.run([sys.executable, "-c", HEMMED], capture_output=True, text=True, check=True)
     assert int(ran.stdout) > 100 * 2**20  # of the 128 MiB
+
+
+MAPPED = """
+from benchmarks import process_memory
+from diffusion_jax.allocator import LARGE, make_room
+import numpy as np
+
+make_room({temporary})
+large, small = np.ones(2**24), np.ones(8)
+before = process_memory.resident_bytes()
+large, after = None, np.ones(2**18)
+print(before - process_memory.resident_bytes())
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's allocator")
+@pytest.mark.parametrize(("temporary", "returned"), [("LARGE", True), ("LARGE - 1", False)])
+def test_a_large_programs_temporary_memory_is_not_kept(temporary, returned):
+    """Nor is that of a program beside it; where it is small, 128 MiB that are freed stay."""
+    script = MAPPED.format(temporary=temporary)
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert (int(ran.stdout) > 100 * 2**20) == returned
