@@ -33,6 +33,7 @@ def test_adam_moves_a_packed_tree_as_it_moves_the_tree(params):
     adam = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(1e-3))
     grads = jax.tree.map(lambda a: np.cos(np.arange(a.size)).reshape(a.shape) * 0.1, params)
 
+    @jax.jit
     def moved(tree, grads):
         updates, _ = adam.update(grads, adam.init(tree), tree)
         return optax.apply_updates(tree, updates)
