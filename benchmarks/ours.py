@@ -92,10 +92,10 @@ def job(settings: Config) -> Job:
     return Job(settings, data, build.diffusion(settings, data))
 
 
-def program(function: Callable, *arguments: Any) -> Program:
-    """A function of arrays, compiled for these."""
+def program(function: Callable, *arguments: Any, options: dict[str, Any] | None = None) -> Program:
+    """A function of arrays, compiled for these; with the options of training unless told."""
     lowered = jax.jit(function).lower(*arguments)
-    compiled = lowered.compile(compiler_options=compiler_options())
+    compiled = lowered.compile(compiler_options=options or compiler_options())
     flops = operations.count(function, *arguments)
     return Program(lambda: compiled(*arguments), compiled, flops)
 
