@@ -23,6 +23,7 @@ from jax.sharding import AbstractMesh, NamedSharding, PartitionSpec
 
 from benchmarks import record, scaling_model
 from diffusion_jax import build, config
+from diffusion_jax.allocator import give_back
 from diffusion_jax.compiler import compiler_options
 from diffusion_jax.data.dataset import DataSpec
 from diffusion_jax.models.network import parameter_count
@@ -160,8 +161,10 @@ def placed(name: str, mode: str) -> dict:
     places = jax.tree.map(lambda a: a.sharding, parallel.state)
     draw = jax.jit(one.training.init, out_shardings=places).lower(jax.random.key(0)).compile()
     gc.collect()
+    give_back()
     before = psutil.Process().memory_info().rss
     state = jax.block_until_ready(parallel.place_state(draw(jax.random.key(0))))
+    give_back()
     grown = psutil.Process().memory_info().rss - before
     own = [
         sum(leaf.addressable_data(i).nbytes for leaf in jax.tree.leaves(state)) for i in range(FAKE)

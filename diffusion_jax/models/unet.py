@@ -48,7 +48,8 @@ class UNet(nn.Module):
       scale_shift_norm: the condition scales and shifts the second norm instead of being added.
       resample_in_blocks: down- and upsample in residual blocks instead of with one convolution.
       dtype: what convolutions and attention compute in, 'float32' or 'bfloat16'.
-      remat: recompute residual blocks in the backward pass: less memory, more time.
+      remat: compute whole blocks again in the backward pass, not only what is cheap: less memory,
+        more time.
 
     Source: Ho et al. 2020, appendix B; Dhariwal & Nichol 2021, section 3 (the options).
     """
