@@ -1,4 +1,4 @@
-"""Layers that are computed in a faster form equal their plain one, gradients too, by rounding."""
+"""Layers computed in a faster form equal their plain one, gradients too; dropout keeps its rate."""
 
 import flax.linen as nn
 import jax
@@ -12,6 +12,7 @@ from diffusion_jax.models.layers import (
     GroupNorm,
     dense,
     double,
+    dropout,
     groups,
     pointwise,
 )
@@ -91,3 +92,15 @@ def test_values_and_gradients_equal_the_plain_forms(name):
         assert np.linalg.norm(a - b) < 1e-5 * size
 
     jax.tree.map(close, found, expected)
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.5])
+def test_dropout_keeps_its_rate_and_its_mean(rate):
+    count = 4 * 64 * 64 * 8
+    out = dropout(jax.random.split(jax.random.key(0), 4), jnp.ones((4, 64, 64, 8)), rate)
+    std = (rate * (1 - rate) / count) ** 0.5
+    rate = round(rate * 2**16) / 2**16
+    assert jnp.mean(out == 0) == pytest.approx(rate, abs=4 * std)
+    assert out.mean() == pytest.approx(1, abs=4 * std / (1 - rate))
+    np.testing.assert_allclose(out[out != 0], 1 / (1 - rate), rtol=1e-6)
+    assert (out[0] != out[1]).any()

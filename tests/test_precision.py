@@ -15,7 +15,7 @@ from diffusion_jax.compiler import compiler_options
 from diffusion_jax.core.bound import term_nats
 from diffusion_jax.core.process import q_sample
 from diffusion_jax.data.transforms import to_unit_range
-from diffusion_jax.models import network
+from diffusion_jax.models import network, unet
 from diffusion_jax.models.layers import DoubleConv, GroupNorm
 from diffusion_jax.models.packing import pack
 from diffusion_jax.models.unet import UNet
@@ -129,7 +129,7 @@ def test_parameters_gradients_and_optimiser_stay_float32():
         assert leaf.dtype in (jnp.float32, jnp.int32)
 
 
-def test_recomputing_blocks_gives_the_same_in_less_memory():
+def test_recomputing_blocks_gives_the_same_in_less_memory(monkeypatch):
     model = UNet(1, channels=8, multipliers=(1,), blocks=1, attention_resolutions=())
     params = drawn(model)
     x = np.random.default_rng(1).normal(size=(64, 8, 8, 1)).astype(np.float32)
@@ -142,9 +142,11 @@ def test_recomputing_blocks_gives_the_same_in_less_memory():
         lowered = jax.jit(jax.value_and_grad(loss)).lower(params)
         return lowered.compile(compiler_options=compiler_options())
 
-    keeping, recomputing = compiled(False), compiled(True)
+    recomputing = compiled(True)
+    monkeypatch.setattr(unet, "recomputing", lambda layer, everything: layer)
+    keeping = compiled(False)
     used = [each.memory_analysis().temp_size_in_bytes for each in (keeping, recomputing)]
-    assert used[1] < 0.9 * used[0]
+    assert used[1] < 0.7 * used[0]
     value, grads = keeping(params)
     again, theirs = recomputing(params)
     np.testing.assert_allclose(again, value, rtol=1e-6)
