@@ -24,7 +24,6 @@ from jax.sharding import AbstractMesh, NamedSharding, PartitionSpec
 from benchmarks import record, scaling_model
 from diffusion_jax import build, config
 from diffusion_jax.allocator import give_back
-from diffusion_jax.compiler import compiler_options
 from diffusion_jax.data.dataset import DataSpec
 from diffusion_jax.models.network import parameter_count
 from diffusion_jax.training import devices
@@ -177,9 +176,7 @@ def compiled(name: str, mode: str, count: int, size: int, remat: bool = False) -
     """Memory of one device's part of the compiled step, and the bytes of its messages."""
     one = job(name, size, remat=str(remat))
     began = time.perf_counter()
-    parallel = spread(one, mode, count)
-    lowered = parallel.step.lower(*parallel.shapes(one.batch))
-    step = lowered.compile(compiler_options=compiler_options())
+    step = spread(one, mode, count).compile(one.batch).step
     used = step.memory_analysis()
     return {
         "network": name,

@@ -98,8 +98,9 @@ class UNet(nn.Module):
         check_settings(self)
         check_image_size(*x.shape[1:3], levels=len(self.multipliers))
         condition = Condition(self.channels, self.classes, name="condition")(t, label)
+        again = partial(recomputing, everything=self.remat)
         make_block = partial(
-            recomputing(ResBlock, everything=self.remat),
+            again(ResBlock),
             dropout=self.dropout,
             scale_shift_norm=self.scale_shift_norm,
             dtype=self.dtype,
@@ -111,8 +112,7 @@ class UNet(nn.Module):
             return layer(x, condition, next(dropout_of_blocks))
 
         def attention(x, name):
-            layer = recomputing(Attention, everything=self.remat)
-            return layer(self.heads, self.dtype, name=name)(x)
+            return again(Attention)(self.heads, self.dtype, name=name)(x)
 
         def stage(x, channels, level, i):
             x = block(x, channels, f"{level}_block_{i}")
@@ -128,8 +128,7 @@ class UNet(nn.Module):
         def upsample(x, name):
             if self.resample_in_blocks:
                 return block(x, x.shape[-1], name, resample=double)
-            layer = recomputing(DoubleConv, everything=self.remat)
-            return layer(x.shape[-1], dtype=self.dtype, name=name)(x)
+            return again(DoubleConv)(x.shape[-1], dtype=self.dtype, name=name)(x)
 
         levels = list(enumerate(self.channels * m for m in self.multipliers))
 
