@@ -3,8 +3,9 @@
 import ctypes
 import os
 
-# glibc's mallopt(3): map no block, trim never, one arena (those of threads map large blocks).
-KEEP = {-4: 0, -1: -1, -8: 1}
+# glibc's mallopt(3): map no block, trim never. Not one arena for all threads: a compiler's, and
+# those of a training step, would wait for each other.
+KEEP = {-4: 0, -1: -1}
 # Map any number of blocks, those of 32 MiB or more, the highest limit it takes.
 MAP = {-4: 2**16, -3: 2**25}
 LARGE = 2**28  # bytes

@@ -74,3 +74,25 @@ def test_a_large_programs_temporary_memory_is_not_kept(temporary, returned):
     script = MAPPED.format(temporary=temporary)
     ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert (int(ran.stdout) > 100 * 2**20) == returned
+
+
+ARENAS = """
+import diffusion_jax.commands
+import ctypes, threading
+
+libc = ctypes.CDLL(None)
+libc.malloc.restype = ctypes.c_void_p
+threads = [threading.Thread(target=libc.malloc, args=(100_000,)) for _ in range(4)]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+libc.fopen.restype = ctypes.c_void_p
+libc.malloc_info(0, ctypes.c_void_p(libc.fopen(b"/dev/stdout", b"w")))
+libc.fflush(None)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's allocator")
+def test_threads_do_not_share_one_arena():
+    """As a compiler's threads would: they took half as long again, and so did a training step."""
+    ran = subprocess.run([sys.executable, "-c", ARENAS], capture_output=True, text=True, check=True)
+    assert ran.stdout.count("<heap nr=") > 1
