@@ -7,6 +7,7 @@ from functools import partial
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from diffusion_jax.models.recompute import keep
 
@@ -86,8 +87,8 @@ def dropout(keys: jax.Array, x: jax.Array, rate: float) -> jax.Array:
     """
     size, dropped = math.prod(x.shape[1:]), min(round(rate * 2**16), 2**16 - 1)
     words = jax.vmap(lambda key: jax.random.bits(key, (-(-size // 2),), jnp.uint32))(keys)
-    halves = [(words & 0xFFFF) >= dropped, (words >> 16) >= dropped]
-    mask = keep(jnp.concatenate(halves, axis=1)[:, :size].reshape(x.shape))
+    halves = jax.lax.bitcast_convert_type(words, jnp.uint16).reshape(len(keys), -1)
+    mask = keep((halves[:, :size] >= dropped).reshape(x.shape))
     return jnp.where(mask, x / (1 - dropped / 2**16), 0)
 
 
@@ -107,6 +108,10 @@ def double(x: jax.Array) -> jax.Array:
     return x.repeat(2, axis=1).repeat(2, axis=2)
 
 
+# Which of three rows meets which of two rows of the smaller image, on even and on odd places.
+TAPS = np.array([[[1, 1], [0, 0]], [[0, 1], [1, 0]], [[0, 0], [1, 1]]], np.float32)
+
+
 class DoubleConv(nn.Module):
     """`conv(double(x))` at 4/9 of its cost: [b, h, w, c] -> [b, 2h, 2w, channels].
 
@@ -124,13 +129,8 @@ class DoubleConv(nn.Module):
         kernel = self.param("kernel", fan_avg_uniform, (3, 3, c, self.channels))
         bias = self.param("bias", ZEROS, (self.channels,))
 
-        def paired(k, axis):
-            first, middle, last = jnp.split(k, 3, axis)
-            even, odd = [first, middle + last], [first + middle, last]
-            return jnp.stack([jnp.concatenate(pair, axis) for pair in (even, odd)], axis=-2)
-
         # [2, 2, c, 2, 2, channels]: taps, then the kind of place.
-        four = jnp.swapaxes(paired(paired(kernel, 1), 0), -2, -3)
+        four = jnp.einsum("ijco,iap,jbq->abcpqo", kernel, TAPS, TAPS, precision="highest")
         # Padded by hand: XLA's CPU compiler has no fast kernel gradient of a padded even window.
         x = jnp.pad(x.astype(self.dtype), ((0, 0), (1, 1), (1, 1), (0, 0)))
         four = four.reshape(2, 2, c, -1).astype(self.dtype)

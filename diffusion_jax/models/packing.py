@@ -1,11 +1,15 @@
 """Many small arrays as one: fewer programs to compile and run, fewer arrays to write."""
 
 import hashlib
+from itertools import groupby
 from typing import Any, cast
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
+
+from diffusion_jax.compiler import written
 
 SMALL = "small"  # where they are
 LIMIT = 4096  # elements; larger arrays stay as they are. Checkpoints depend on it
@@ -28,12 +32,14 @@ def unpack(packed: Any, shapes: Any) -> Any:
     Args:
       shapes: the same tree of arrays or of their shapes.
     """
-    wanted = _flat(shapes)
-    paths = _small(wanted)
-    ends = np.cumsum([wanted[path].size for path in paths])[:-1]
-    flat = _flat(packed)
-    for path, part in zip(paths, jnp.split(flat.pop((SMALL,)), ends), strict=True):
-        flat[path] = part.reshape(wanted[path].shape)
+    wanted, flat = _flat(shapes), _flat(packed)
+    modules = [list(paths) for _, paths in groupby(_small(wanted), key=lambda path: path[0])]
+    sizes = [[wanted[path].size for path in paths] for paths in modules]
+    # First into modules: then those of equal shapes are taken apart by the same programs.
+    parts = written(_split(flat.pop((SMALL,)), [sum(each) for each in sizes]))
+    for paths, part, each in zip(modules, parts, sizes, strict=True):
+        for path, array in zip(paths, _split(part, each), strict=True):
+            flat[path] = array.reshape(wanted[path].shape)
     return unflatten_dict(flat)
 
 
@@ -42,6 +48,10 @@ def layout(shapes: Any) -> str:
     flat = _flat(shapes)
     named = "\n".join(f"{'/'.join(path)} {flat[path].shape}" for path in _small(flat))
     return f"in the order {hashlib.sha256(named.encode()).hexdigest()[:16]}"
+
+
+def _split(array: jax.Array, sizes: list[int]) -> list[jax.Array]:
+    return jnp.split(array, np.cumsum(sizes)[:-1])
 
 
 def _flat(tree: Any) -> dict[tuple[str, ...], Any]:

@@ -164,7 +164,7 @@ class UNet(nn.Module):
         resampling = 2 * (levels - 1) if self.resample_in_blocks else 0
         blocks = (2 * self.blocks + 1) * levels + 2 + resampling
         # All at once: a loop of random bits for each block takes as long to compile as the block.
-        return iter(jax.vmap(partial(fold, keys))(jnp.arange(blocks)))
+        return iter(written(list(jax.vmap(partial(fold, keys))(jnp.arange(blocks)))))
 
 
 def check_settings(model: UNet) -> None:
