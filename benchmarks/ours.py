@@ -95,7 +95,8 @@ def job(settings: Config) -> Job:
 def program(function: Callable, *arguments: Any, options: dict[str, Any] | None = None) -> Program:
     """A function of arrays, compiled for these; with the options of training unless told."""
     lowered = jax.jit(function).lower(*arguments)
-    compiled = lowered.compile(compiler_options=options or compiler_options())
+    options = compiler_options() if options is None else options
+    compiled = lowered.compile(compiler_options=options)
     flops = operations.count(function, *arguments)
     return Program(lambda: compiled(*arguments), compiled, flops)
 

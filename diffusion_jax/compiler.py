@@ -24,14 +24,17 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 @cache
 def compiler_options() -> dict[str, Any]:
-    """What this platform's programs are compiled with; nothing where its compiler knows no such."""
+    """What this platform's programs are compiled with: those options that its compiler knows."""
     options = OPTIONS.get(jax.default_backend(), {})
+    return {name: value for name, value in options.items() if _known({name: value})}
+
+
+def _known(options: dict[str, Any]) -> bool:
     try:
-        if options:
-            jax.jit(lambda: 0, compiler_options=options).lower().compile()
+        jax.jit(lambda: 0, compiler_options=options).lower().compile()
     except jax.errors.JaxRuntimeError:
-        return {}
-    return options
+        return False
+    return True
 
 
 # Where no kernel's gradient is asked for, its convolutions of few channels are faster as well: a
@@ -50,8 +53,8 @@ def sampling_options(channels: int) -> dict[str, Any]:
 def written(arrays: Any) -> Any:
     """The arrays, all of them in memory on a CPU before anything that uses one is computed.
 
-    XLA's CPU compiler makes a program of its own for every array that is written, and repeats in
-    each what leads to it rather than read what another wrote. Other platforms write several arrays
-    in one program, and see the arrays alone.
+    In programs that are compiled with `compiler_options`; others drop it. XLA's CPU compiler makes
+    a program of its own for every array that is written, and repeats in each what leads to it
+    rather than read what another wrote. Elsewhere the arrays alone.
     """
     return jax.lax.optimization_barrier(arrays) if jax.default_backend() == "cpu" else arrays

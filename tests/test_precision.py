@@ -81,7 +81,7 @@ def test_bfloat16_changes_no_term_of_the_bound(per_t):
 
 # What may touch a bfloat16 number: products, sums of two, and moves.
 ROUNDED = {"conv_general_dilated", "dot_general", "add", "convert_element_type"}
-MOVES = {"reshape", "transpose", "concatenate", "broadcast_in_dim", "optimization_barrier"}
+MOVES = {"reshape", "transpose", "concatenate", "broadcast_in_dim", "optimization_barrier", "name"}
 
 
 def equations(jaxpr):
@@ -114,6 +114,9 @@ def test_bfloat16_numbers_are_only_multiplied_added_and_moved():
         if any(out.aval.dtype == jnp.bfloat16 for out in equation.outvars)
     }
     assert ROUNDED <= rounded <= ROUNDED | MOVES
+    kept = [each for each in equations(program.jaxpr) if each.primitive.name == "name"]
+    assert kept
+    assert all(each.outvars[0].aval.dtype == jnp.bfloat16 for each in kept)
     islands = ("norm", "condition", "conv_out")
     assert all(any(name in path for name in islands) for path in layers["float32"])
     assert not any(name in path for name in islands for path in layers["bfloat16"])

@@ -7,7 +7,6 @@ from functools import partial
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from diffusion_jax.models.recompute import keep
 
@@ -108,10 +107,6 @@ def double(x: jax.Array) -> jax.Array:
     return x.repeat(2, axis=1).repeat(2, axis=2)
 
 
-# Which of three rows meets which of two rows of the smaller image, on even and on odd places.
-TAPS = np.array([[[1, 1], [0, 0]], [[0, 1], [1, 0]], [[0, 0], [1, 1]]], np.float32)
-
-
 class DoubleConv(nn.Module):
     """`conv(double(x))` at 4/9 of its cost: [b, h, w, c] -> [b, 2h, 2w, channels].
 
@@ -129,8 +124,13 @@ class DoubleConv(nn.Module):
         kernel = self.param("kernel", fan_avg_uniform, (3, 3, c, self.channels))
         bias = self.param("bias", ZEROS, (self.channels,))
 
+        def paired(k, axis):
+            first, middle, last = jnp.split(k, 3, axis)
+            even, odd = [first, middle + last], [first + middle, last]
+            return jnp.stack([jnp.concatenate(pair, axis) for pair in (even, odd)], axis=-2)
+
         # [2, 2, c, 2, 2, channels]: taps, then the kind of place.
-        four = jnp.einsum("ijco,iap,jbq->abcpqo", kernel, TAPS, TAPS, precision="highest")
+        four = jnp.swapaxes(paired(paired(kernel, 1), 0), -2, -3)
         # Padded by hand: XLA's CPU compiler has no fast kernel gradient of a padded even window.
         x = jnp.pad(x.astype(self.dtype), ((0, 0), (1, 1), (1, 1), (0, 0)))
         four = four.reshape(2, 2, c, -1).astype(self.dtype)
@@ -167,7 +167,7 @@ class ResBlock(nn.Module):
         h = nn.swish(GroupNorm(name="norm_0")(x))
         if self.resample:
             x, h = self.resample(x), self.resample(h)
-        h = conv(self.channels, dtype=self.dtype, name="conv_0")(keep(h))
+        h = conv(self.channels, dtype=self.dtype, name="conv_0")(keep(h.astype(self.dtype)))
 
         condition = nn.swish(condition)[:, None, None, :]
         if self.scale_shift_norm:
@@ -180,7 +180,9 @@ class ResBlock(nn.Module):
         h = nn.swish(h)
         if dropout_keys is not None:
             h = dropout(dropout_keys, h, self.dropout)
-        h = conv(self.channels, dtype=self.dtype, kernel_init=ZEROS, name="conv_1")(keep(h))
+        h = conv(self.channels, dtype=self.dtype, kernel_init=ZEROS, name="conv_1")(
+            keep(h.astype(self.dtype))
+        )
         if x.shape[-1] != self.channels:
             x = pointwise(dense(self.channels, dtype=self.dtype, name="shortcut"), x)
         return x + h

@@ -33,12 +33,12 @@ def unpack(packed: Any, shapes: Any) -> Any:
       shapes: the same tree of arrays or of their shapes.
     """
     wanted, flat = _flat(shapes), _flat(packed)
-    modules = [list(paths) for _, paths in groupby(_small(wanted), key=lambda path: path[0])]
-    sizes = [[wanted[path].size for path in paths] for paths in modules]
-    # First into modules: then those of equal shapes are taken apart by the same programs.
-    parts = written(_split(flat.pop((SMALL,)), [sum(each) for each in sizes]))
-    for paths, part, each in zip(modules, parts, sizes, strict=True):
-        for path, array in zip(paths, _split(part, each), strict=True):
+    groups = [list(paths) for _, paths in groupby(_small(wanted), key=lambda path: path[0])]
+    sizes = [[wanted[path].size for path in paths] for paths in groups]
+    # Modules first, and written: then those of equal shapes are taken apart by the same programs.
+    modules = written(_split(flat.pop((SMALL,)), [sum(inside) for inside in sizes]))
+    for paths, module, inside in zip(groups, modules, sizes, strict=True):
+        for path, array in zip(paths, _split(module, inside), strict=True):
             flat[path] = array.reshape(wanted[path].shape)
     return unflatten_dict(flat)
 

@@ -99,6 +99,7 @@ class UNet(nn.Module):
         check_image_size(*x.shape[1:3], levels=len(self.multipliers))
         condition = Condition(self.channels, self.classes, name="condition")(t, label)
         again = partial(recomputing, everything=self.remat)
+        enlarge = recomputing(DoubleConv, everything=True)  # all of it is cheap but a convolution
         make_block = partial(
             again(ResBlock),
             dropout=self.dropout,
@@ -128,7 +129,7 @@ class UNet(nn.Module):
         def upsample(x, name):
             if self.resample_in_blocks:
                 return block(x, x.shape[-1], name, resample=double)
-            return again(DoubleConv)(x.shape[-1], dtype=self.dtype, name=name)(x)
+            return enlarge(x.shape[-1], dtype=self.dtype, name=name)(x)
 
         levels = list(enumerate(self.channels * m for m in self.multipliers))
 
