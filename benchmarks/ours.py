@@ -92,11 +92,10 @@ def job(settings: Config) -> Job:
     return Job(settings, data, build.diffusion(settings, data))
 
 
-def program(function: Callable, *arguments: Any, options: dict[str, Any] | None = None) -> Program:
-    """A function of arrays, compiled for these; with the options of training unless told."""
+def program(function: Callable, *arguments: Any) -> Program:
+    """A function of arrays, compiled for these."""
     lowered = jax.jit(function).lower(*arguments)
-    options = compiler_options() if options is None else options
-    compiled = lowered.compile(compiler_options=options)
+    compiled = lowered.compile(compiler_options=compiler_options())
     flops = operations.count(function, *arguments)
     return Program(lambda: compiled(*arguments), compiled, flops)
 

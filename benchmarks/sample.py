@@ -22,7 +22,7 @@ import numpy as np
 
 from benchmarks import compare, measure, ours, peer
 from diffusion_jax.commands.arguments import positive, run
-from diffusion_jax.compiler import sampling_options
+from diffusion_jax.compiler import compiler_options
 from diffusion_jax.core.keys import Stream, fold, image_keys, image_normal, stream_key
 from diffusion_jax.core.moves import descent
 from diffusion_jax.core.predictions import Denoise
@@ -40,11 +40,6 @@ class Chain(NamedTuple):
     params: Any
     keys: jax.Array
     label: jax.Array | None
-
-    @property
-    def options(self) -> dict[str, Any]:
-        """What its programs are compiled with."""
-        return sampling_options(self.job.parts.model.channels)
 
     @property
     def sampler(self):
@@ -66,7 +61,7 @@ class Chain(NamedTuple):
 
     def program(self, draw: Callable) -> ours.Program:
         """`draw(params, keys, label)` compiled for this chain's."""
-        return ours.program(draw, self.params, self.keys, self.label, options=self.options)
+        return ours.program(draw, self.params, self.keys, self.label)
 
 
 def make_chain(job: ours.Job) -> Chain:
@@ -106,7 +101,7 @@ def in_a_loop(chain: Chain, steps: int) -> Callable[[], jax.Array]:
     def begin(keys):
         return start(sampler, prior_sample(chain.grid(steps), keys, chain.job.data.shape))
 
-    @partial(jax.jit, compiler_options=chain.options)
+    @partial(jax.jit, compiler_options=compiler_options())
     def step(params, keys, label, state, row):
         denoise = chain.denoise(params, label, plan.points)
         return sampler.step(denoise, fold(keys, row.index + 1), state.x, row, state.carry)

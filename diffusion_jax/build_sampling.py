@@ -6,7 +6,6 @@ from functools import partial
 import numpy as np
 
 from diffusion_jax.build import Diffusion, Guidance, call
-from diffusion_jax.compiler import sampling_options
 from diffusion_jax.config import Config
 from diffusion_jax.core.keys import fold, image_normal
 from diffusion_jax.core.moves import descent
@@ -54,7 +53,6 @@ def method(config: Config, parts: Diffusion, steering: Steering = Steering()) ->
         lambda params, label: parts.denoise(params, label, part.clip, plan.points, guidance),
         _begin(grid, parts.data.shape, steering.source),
         _label(config.model.classes, steering.label),
-        sampling_options(parts.model.channels),
     )
 
 

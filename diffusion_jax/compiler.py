@@ -13,10 +13,9 @@ YNNPACK = "LIBRARY_FUSION_TYPE_REDUCE,LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"
 # again is merged with what it was first, and what needs no gradient (each kernel transposed) is
 # done before the forward pass and kept.
 DROPS_BARRIERS = "cse_barrier_expander"
-FUSIONS = "xla_cpu_experimental_ynn_fusion_type"
 OPTIONS: dict[str, dict[str, Any]] = {
     "cpu": {
-        FUSIONS: YNNPACK,
+        "xla_cpu_experimental_ynn_fusion_type": YNNPACK,
         "xla_disable_hlo_passes": DROPS_BARRIERS,
     }
 }
@@ -35,19 +34,6 @@ def _known(options: dict[str, Any]) -> bool:
     except jax.errors.JaxRuntimeError:
         return False
     return True
-
-
-# Where no kernel's gradient is asked for, its convolutions of few channels are faster as well: a
-# network of 32 is 1.10 to 1.16 times as fast, one of 64 0.98, of 128 0.94.
-NARROW = 64  # channels
-
-
-def sampling_options(channels: int) -> dict[str, Any]:
-    """`compiler_options` for calls of a network of so many channels, at its first level."""
-    options = compiler_options()
-    if channels >= NARROW or FUSIONS not in options:
-        return options
-    return {**options, FUSIONS: f"{YNNPACK},LIBRARY_FUSION_TYPE_INDIVIDUAL_CONVOLUTION"}
 
 
 def written(arrays: Any) -> Any:

@@ -33,17 +33,3 @@ def test_options_change_sums_by_rounding_alone():
     total = jax.jit(lambda x: jnp.sum(x, (0, 1, 2))).lower(x)
     plain, tuned = (total.compile(compiler_options=o)(x) for o in ({}, compiler.compiler_options()))
     np.testing.assert_allclose(tuned, plain, rtol=1e-4, atol=1e-4)
-
-
-@pytest.mark.skipif(jax.default_backend() != "cpu", reason="the options are a CPU's")
-def test_a_narrow_networks_samples_change_by_rounding_alone():
-    narrow, wide = (compiler.sampling_options(channels) for channels in (32, compiler.NARROW))
-    assert wide == compiler.compiler_options() != narrow
-    x, kernel = jax.random.normal(jax.random.key(0), (4, 8, 8, 32)), jnp.ones((3, 3, 32, 32)) / 17
-    call = jax.jit(
-        lambda x: jax.lax.conv_general_dilated(
-            x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
-        )
-    ).lower(x)
-    plain, tuned = (call.compile(compiler_options=options)(x) for options in (wide, narrow))
-    np.testing.assert_allclose(tuned, plain, rtol=1e-5, atol=1e-5)

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from diffusion_jax.compiler import compiler_options
 from diffusion_jax.core.keys import Stream, image_keys, stream_key
 from diffusion_jax.core.predictions import Denoise
 from diffusion_jax.evaluation.chunks import pieces, whole_batch
@@ -41,7 +42,6 @@ class Method(NamedTuple):
     denoise: `(params, label) -> denoise` on the plan's levels.
     begin: `(keys) -> x`, where the rows start.
     label: `(index) -> class` of each image, None for an unconditional network.
-    options: what its program is compiled with.
     """
 
     sampler: Sampler
@@ -50,7 +50,6 @@ class Method(NamedTuple):
     denoise: Callable[[Any, jax.Array | None], Denoise]
     begin: Callable[[jax.Array], jax.Array]
     label: Callable[[np.ndarray], np.ndarray] | None
-    options: dict[str, Any]
 
 
 Generate = Callable[..., Iterator[Generated]]
@@ -84,7 +83,7 @@ def make_generate(method: Method, layout: Shardings, batch_size: int) -> Generat
         keys = image_keys(stream_key(seed, Stream.SAMPLE), index)
         return keys, start(method.sampler, method.begin(keys))
 
-    @partial(jax.jit, compiler_options=method.options)
+    @partial(jax.jit, compiler_options=compiler_options())
     def advance(params, label, keys, state, rows):
         return scan_rows(method.sampler, method.denoise(params, label), keys, state, rows)
 
