@@ -12,12 +12,15 @@ from contextlib import ExitStack
 
 from benchmarks import compare, ours
 from diffusion_jax.commands.arguments import run
+from diffusion_jax.cores import each_core_a_device
 
 
 def main(arguments: list[str]) -> None:
     """Measure and report."""
     parser = compare.parser("train_step", __doc__ or "")
     parser.add_argument("--forward", action="store_true", help="the network alone")
+    if "--forward" in arguments:
+        each_core_a_device()  # as where images are drawn or judged
     given, job = compare.parse(parser, arguments)
     name, command = ("forward", "forward") if given.forward else ("train_step", "train")
     with ExitStack() as stack:

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from diffusion_jax.allocator import give_back
+from diffusion_jax.allocator import make_room
 from diffusion_jax.compiler import compiler_options
 from diffusion_jax.errors import UserError
 
@@ -70,7 +70,8 @@ class Parallel(NamedTuple):
         """The same with its step compiled ahead, for a process's batch of these shapes."""
         lowered = self.step.lower(*self.shapes(batch))
         step = lowered.compile(compiler_options=compiler_options())
-        give_back()
+        if jax.default_backend() == "cpu":  # elsewhere it is not the C library's memory
+            make_room(step.memory_analysis().temp_size_in_bytes)
         return self._replace(step=step)
 
 
