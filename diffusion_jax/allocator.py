@@ -3,9 +3,9 @@
 import ctypes
 import os
 
-# glibc's mallopt(3): map no block, trim never.
-KEEP = {-4: 0, -1: -1}
 SMALL = 2**26  # bytes; what is larger a thread other than the first maps in any case
+# glibc's mallopt(3): map no block, trim never, and take this much from the system at once.
+KEEP = {-4: 0, -1: -1, -2: SMALL}
 
 
 def make_room(temporary: int) -> None:
