@@ -103,8 +103,7 @@ def started(python: Path, name: str, given: dict, **environment: str) -> Iterato
         environment: more variables for it.
     """
     check(python)
-    # As many as XLA takes. Freed memory is kept as ours is, since this package says so.
-    threads = str(len(os.sched_getaffinity(0)))
+    threads = str(len(os.sched_getaffinity(0)))  # as many as XLA takes
     command = [str(python.absolute()), "-m", "benchmarks.peers", name, json.dumps(given)]
     with (
         tempfile.TemporaryFile("w+") as errors,

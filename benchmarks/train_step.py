@@ -4,8 +4,9 @@ python -m benchmarks.train_step --config configs/cifar10.py --batch 16 --peer di
     [--forward] [--rounds N] [--peers PYTHON] [--out x.json] [--config.key=value ...]
 
 Ours and the peer in turn on images that are in memory, medians; with --forward one call of the
-network alone. `--peer diffusers` has the same layers, in eager mode and compiled, of which
-the faster counts; `--peer denoising_diffusion_pytorch` another one of the same widths.
+network alone, each core of a CPU a device as in sampling: the batch must divide by them.
+`--peer diffusers` has the same layers, in eager mode and compiled, of which the faster counts;
+`--peer denoising_diffusion_pytorch` another one of the same widths.
 """
 
 from contextlib import ExitStack
@@ -20,7 +21,7 @@ def main(arguments: list[str]) -> None:
     parser = compare.parser("train_step", __doc__ or "")
     parser.add_argument("--forward", action="store_true", help="the network alone")
     if "--forward" in arguments:
-        each_core_a_device()  # as where images are drawn or judged
+        each_core_a_device()
     given, job = compare.parse(parser, arguments)
     name, command = ("forward", "forward") if given.forward else ("train_step", "train")
     with ExitStack() as stack:

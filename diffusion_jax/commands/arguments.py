@@ -18,7 +18,13 @@ PREFIX = "--config."
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose complaints are one line like any other bad input."""
+    """An argument parser whose complaints are one line like any other bad input.
+
+    Flags are to be written out: an abbreviation may mean another one in a later version.
+    """
+
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, allow_abbrev=False, **options)
 
     def error(self, message):
         raise UserError(f"{message}; see --help")

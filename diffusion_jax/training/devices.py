@@ -70,8 +70,8 @@ class Parallel(NamedTuple):
         """The same with its step compiled ahead, for a process's batch of these shapes."""
         lowered = self.step.lower(*self.shapes(batch))
         step = lowered.compile(compiler_options=compiler_options())
-        if jax.default_backend() == "cpu":  # elsewhere it is not the C library's memory
-            make_room(step.memory_analysis().temp_size_in_bytes)
+        on_cpu = jax.default_backend() == "cpu"  # elsewhere it is not the C library's memory
+        make_room(step.memory_analysis().temp_size_in_bytes if on_cpu else 0)
         return self._replace(step=step)
 
 
