@@ -8,14 +8,13 @@ import pytest
 
 from diffusion_jax.models.layers import (
     Attention,
-    DoubleConv,
     GroupNorm,
     dense,
-    double,
     dropout,
     groups,
     pointwise,
 )
+from diffusion_jax.models.resampling import DoubleConv, conv_2x2, double
 
 X = 1.0 + jax.random.normal(jax.random.key(0), (3, 6, 4, 24))
 
@@ -67,12 +66,17 @@ PAIRS = {
 }
 
 
+def parameters(layer, rng):
+    """Drawn ones, and noise upon them, so that none is zero."""
+    drawn = layer.init(jax.random.key(1), X)
+    return jax.tree.map(lambda a: a + 0.3 * rng.standard_normal(a.shape).astype("f"), drawn)
+
+
 @pytest.mark.parametrize("name", PAIRS)
 def test_values_and_gradients_equal_the_plain_forms(name):
     layer, plain = PAIRS[name]
     rng = np.random.default_rng(0)
-    drawn = layer.init(jax.random.key(1), X)
-    params = jax.tree.map(lambda a: a + 0.3 * rng.standard_normal(a.shape).astype("f"), drawn)
+    params = parameters(layer, rng)
     wanted = rng.standard_normal(layer.apply(params, X).shape).astype("f")
 
     def measured(apply):
@@ -92,6 +96,27 @@ def test_values_and_gradients_equal_the_plain_forms(name):
         assert np.linalg.norm(a - b) < 1e-5 * size
 
     jax.tree.map(close, found, expected)
+
+
+@pytest.mark.parametrize("name", ["double_conv", "attention_heads"])
+def test_derivatives_along_a_direction_equal_the_plain_forms(name):
+    layer, plain = PAIRS[name]
+    rng = np.random.default_rng(0)
+    params, direction = parameters(layer, rng), parameters(layer, rng)
+    along = direction, rng.standard_normal(X.shape).astype("f")
+    with jax.default_matmul_precision("highest"):
+        found, expected = (jax.jvp(apply, (params, X), along)[1] for apply in (layer.apply, plain))
+    assert np.linalg.norm(found - expected) < 1e-5 * np.linalg.norm(expected)
+
+
+def test_a_gradient_is_not_computed_for_the_zeros_around():
+    kernel = jnp.ones((2, 2, X.shape[-1], 20))
+
+    def gradient(x):
+        return jax.grad(lambda x: conv_2x2(x, kernel).sum())(x)
+
+    counted = jax.jit(gradient).lower(X).compile().cost_analysis()["flops"]
+    assert counted == 2 * 4 * X.size * 20  # each entry of x meets four of the kernel's
 
 
 @pytest.mark.parametrize("rate", [0.1, 0.5])

@@ -16,8 +16,9 @@ from diffusion_jax.core.bound import term_nats
 from diffusion_jax.core.process import q_sample
 from diffusion_jax.data.transforms import to_unit_range
 from diffusion_jax.models import network, unet
-from diffusion_jax.models.layers import DoubleConv, GroupNorm
+from diffusion_jax.models.layers import GroupNorm
 from diffusion_jax.models.packing import pack
+from diffusion_jax.models.resampling import DoubleConv
 from diffusion_jax.models.unet import UNet
 
 IMAGES = 16

@@ -1,4 +1,4 @@
-"""The U-Net's parts: dropout by image, residual block, self-attention, resampling."""
+"""The U-Net's parts: norm, dropout by image, residual block, self-attention."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -97,51 +97,6 @@ def pointwise(layer: Callable[[jax.Array], jax.Array], x: jax.Array) -> jax.Arra
     return layer(x.reshape(-1, x.shape[-1])).reshape(*x.shape[:-1], -1)
 
 
-def halve(x: jax.Array) -> jax.Array:
-    """Mean over 2x2 squares: [b, h, w, c] -> [b, h/2, w/2, c]."""
-    return nn.avg_pool(x, (2, 2), strides=(2, 2))
-
-
-def double(x: jax.Array) -> jax.Array:
-    """Nearest-neighbour enlargement: [b, h, w, c] -> [b, 2h, 2w, c]."""
-    return x.repeat(2, axis=1).repeat(2, axis=2)
-
-
-class DoubleConv(nn.Module):
-    """`conv(double(x))` at 4/9 of its cost: [b, h, w, c] -> [b, 2h, 2w, channels].
-
-    In the enlarged image rows are equal in pairs: on an even row the kernel's first row meets one
-    row of x and its other two the next, on an odd row the first two meet one and the last the next.
-    So each of the four kinds of places is a 2x2 convolution of x with sums of the kernel's entries.
-    """
-
-    channels: int
-    dtype: str
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        b, height, width, c = x.shape
-        kernel = self.param("kernel", fan_avg_uniform, (3, 3, c, self.channels))
-        bias = self.param("bias", ZEROS, (self.channels,))
-
-        def paired(k, axis):
-            first, middle, last = jnp.split(k, 3, axis)
-            even, odd = [first, middle + last], [first + middle, last]
-            return jnp.stack([jnp.concatenate(pair, axis) for pair in (even, odd)], axis=-2)
-
-        # [2, 2, c, 2, 2, channels]: taps, then the kind of place.
-        four = jnp.swapaxes(paired(paired(kernel, 1), 0), -2, -3)
-        # Padded by hand: XLA's CPU compiler has no fast kernel gradient of a padded even window.
-        x = jnp.pad(x.astype(self.dtype), ((0, 0), (1, 1), (1, 1), (0, 0)))
-        four = four.reshape(2, 2, c, -1).astype(self.dtype)
-        y = jax.lax.conv_general_dilated(
-            x, four, (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
-        ).reshape(b, height + 1, width + 1, 2, 2, self.channels)
-        y = jnp.stack([y[:, i : i + height, :, i] for i in (0, 1)], axis=2)
-        y = jnp.stack([y[:, :, :, j : j + width, j] for j in (0, 1)], axis=4)
-        return y.reshape(b, 2 * height, 2 * width, -1) + bias.astype(self.dtype)
-
-
 class ResBlock(nn.Module):
     """Two convolutions that see the condition, added to their input.
 
@@ -188,6 +143,31 @@ class ResBlock(nn.Module):
         return x + h
 
 
+@jax.custom_jvp
+def attend(scores: jax.Array, value: jax.Array) -> jax.Array:
+    """softmax(scores) value: [b, heads, q, k], [b, k, heads, c] -> [b, q, heads, c].
+
+    With w the softmax and y the result, dy = (w dscores) value - y sum(w dscores) + w dvalue. So
+    the gradient of the scores, w (dy value^T - sum(dy y)), sums over c, not over all places.
+
+    Source: Dao et al. 2022, appendix B.2 (the gradient).
+    """
+    return _averages(nn.softmax(scores), value)
+
+
+@attend.defjvp
+def _(primals, tangents):
+    (scores, value), (dscores, dvalue) = primals, tangents
+    weights = nn.softmax(scores)
+    y, moved = _averages(weights, value), weights * dscores
+    total = jnp.swapaxes(moved.sum(-1), 1, 2)[..., None].astype(y.dtype)
+    return y, _averages(moved, value) - y * total + _averages(weights, dvalue)
+
+
+def _averages(weights: jax.Array, value: jax.Array) -> jax.Array:
+    return jnp.einsum("bhqk,bkhc->bqhc", weights.astype(value.dtype), value)
+
+
 class Attention(nn.Module):
     """Self-attention over all places of the feature map, added to its input.
 
@@ -211,7 +191,6 @@ class Attention(nn.Module):
             for name in ("query", "key", "value")
         )
         scores = jnp.einsum("bqhc,bkhc->bhqk", query, key, preferred_element_type=jnp.float32)
-        weights = nn.softmax(scores / math.sqrt(c // self.heads)).astype(value.dtype)
-        h = jnp.einsum("bhqk,bkhc->bqhc", weights, value).reshape(x.shape)
+        h = attend(scores / math.sqrt(c // self.heads), value).reshape(x.shape)
         project = dense(c, dtype=self.dtype, kernel_init=ZEROS, name="project")
         return x + pointwise(project, h)

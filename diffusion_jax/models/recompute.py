@@ -31,4 +31,6 @@ def recomputing(layer: type[nn.Module], everything: bool) -> Any:
 
     Source: Chen et al. 2016, section 3.
     """
-    return nn.remat(layer, policy=None if everything else _is_kept)
+    # Without `jit` inside JAX has what is kept rounded to its own precision, which XLA's CPU
+    # compiler carries out as a copy of each array.
+    return nn.remat(nn.jit(layer), policy=None if everything else _is_kept)

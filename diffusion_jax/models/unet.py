@@ -12,17 +12,9 @@ from diffusion_jax.compiler import written
 from diffusion_jax.core.keys import fold
 from diffusion_jax.errors import UserError, unknown_name
 from diffusion_jax.models.embedding import Condition
-from diffusion_jax.models.layers import (
-    ZEROS,
-    Attention,
-    DoubleConv,
-    GroupNorm,
-    ResBlock,
-    conv,
-    double,
-    halve,
-)
+from diffusion_jax.models.layers import ZEROS, Attention, GroupNorm, ResBlock, conv
 from diffusion_jax.models.recompute import recomputing
+from diffusion_jax.models.resampling import DoubleConv, double, halve
 
 DTYPES = ("float32", "bfloat16")
 

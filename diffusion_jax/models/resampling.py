@@ -1,0 +1,70 @@
+"""The ways between two levels of a U-Net: half the size, and twice."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from diffusion_jax.models.layers import ZEROS, fan_avg_uniform
+
+
+def halve(x: jax.Array) -> jax.Array:
+    """Mean over 2x2 squares: [b, h, w, c] -> [b, h/2, w/2, c]."""
+    return nn.avg_pool(x, (2, 2), strides=(2, 2))
+
+
+def double(x: jax.Array) -> jax.Array:
+    """Nearest-neighbour enlargement: [b, h, w, c] -> [b, 2h, 2w, c]."""
+    return x.repeat(2, axis=1).repeat(2, axis=2)
+
+
+@jax.custom_jvp
+def conv_2x2(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Convolution with zeros around x: [b, h, w, c], [2, 2, c, c'] -> [b, h+1, w+1, c']."""
+    return _convolve(x, kernel, 1)
+
+
+@conv_2x2.defjvp
+def _(primals, tangents):
+    (x, kernel), (dx, dkernel) = primals, tangents
+    # Padded by hand for the kernel alone, whose gradient XLA's CPU compiler has no fast form of
+    # where an even window is padded. The gradient of x would be computed for the zeros as well.
+    padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    return conv_2x2(x, kernel), _convolve(dx, kernel, 1) + _convolve(padded, dkernel, 0)
+
+
+def _convolve(x: jax.Array, kernel: jax.Array, pad: int) -> jax.Array:
+    return jax.lax.conv_general_dilated(
+        x, kernel, (1, 1), [(pad, pad)] * 2, dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+
+
+class DoubleConv(nn.Module):
+    """`conv(double(x))` at 4/9 of its cost: [b, h, w, c] -> [b, 2h, 2w, channels].
+
+    In the enlarged image rows are equal in pairs: on an even row the kernel's first row meets one
+    row of x and its other two the next, on an odd row the first two meet one and the last the next.
+    So each of the four kinds of places is a 2x2 convolution of x with sums of the kernel's entries.
+    """
+
+    channels: int
+    dtype: str
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        b, height, width, c = x.shape
+        kernel = self.param("kernel", fan_avg_uniform, (3, 3, c, self.channels))
+        bias = self.param("bias", ZEROS, (self.channels,))
+
+        def paired(k, axis):
+            first, middle, last = jnp.split(k, 3, axis)
+            even, odd = [first, middle + last], [first + middle, last]
+            return jnp.stack([jnp.concatenate(pair, axis) for pair in (even, odd)], axis=-2)
+
+        # [2, 2, c, 2, 2, channels]: taps, then the kind of place.
+        four = jnp.swapaxes(paired(paired(kernel, 1), 0), -2, -3)
+        four = four.reshape(2, 2, c, -1).astype(self.dtype)
+        y = conv_2x2(x.astype(self.dtype), four)
+        y = y.reshape(b, height + 1, width + 1, 2, 2, self.channels)
+        y = jnp.stack([y[:, i : i + height, :, i] for i in (0, 1)], axis=2)
+        y = jnp.stack([y[:, :, :, j : j + width, j] for j in (0, 1)], axis=4)
+        return y.reshape(b, 2 * height, 2 * width, -1) + bias.astype(self.dtype)
