@@ -81,7 +81,7 @@ def get_config() -> ConfigDict:
             },
             "sample": {
                 "num": 64,
-                "batch_size": 64,
+                "batch_size": 0,
                 "steps": 0,
                 "clip": True,
                 "sampler": "ancestral",

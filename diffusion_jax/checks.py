@@ -55,7 +55,7 @@ RANGES = {
     "train.max_skipped": (1, math.inf),
     "train.label_dropout": (0.0, 0.999),
     "sample.num": (1, 10**6),
-    "sample.batch_size": (1, 10**6),
+    "sample.batch_size": (0, 10**6),
     "sample.steps": (0, math.inf),
     "sample.eta": (0.0, 1.0),
     "sample.churn": (0.0, math.inf),

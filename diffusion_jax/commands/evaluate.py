@@ -39,6 +39,7 @@ from diffusion_jax.training import devices
 # What a run may be evaluated with other than it was trained with.
 MAY_DIFFER = ("data.dir", "variance", "decoder", "sample.clip")
 
+IMAGES_AT_ONCE = 64  # unless told otherwise
 STRIP_ROWS, STRIP_COLUMNS = 8, 10
 
 
@@ -96,7 +97,9 @@ def _parse(arguments: list[str]):
     parser.add_argument("--seed", type=seed, default=0, help="of the noise")
     parser.add_argument("--checkpoint", type=integer, metavar="STEP", help="default: the newest")
     parser.add_argument("--raw", action="store_true", help="the parameters, not their average")
-    parser.add_argument("--batch_size", type=positive, help="default: config.sample.batch_size")
+    parser.add_argument(
+        "--batch_size", type=positive, help="default: config.sample.batch_size or 64"
+    )
     parser.add_argument(
         "--trajectory", action="store_true", help="also sum the bound along whole trajectories"
     )
@@ -172,7 +175,7 @@ def _settings(run: run_folder.Run, given, num: int, size: int, step: int) -> dic
         "variance": part.variance,
         "decoder": part.decoder,
         "cdf": "exact normal CDF over each level's bin, open ends",
-        "batch_size": given.batch_size or part.sample.batch_size,
+        "batch_size": given.batch_size or part.sample.batch_size or IMAGES_AT_ONCE,
         "ode_steps": given.ode,
         "trajectory": given.trajectory,
         "devices": f"{jax.device_count()} x {jax.devices()[0].device_kind}",

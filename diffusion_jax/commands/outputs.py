@@ -1,7 +1,6 @@
 """Where samples go: a grid, an .npz file, or a folder that grows batch by batch."""
 
 import json
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +24,9 @@ class Whole:
         self._images: list[np.ndarray] = []
         self._labels: list[np.ndarray] = []
 
-    def missing(self, batches: Iterable[range]) -> list[range]:
-        """All of them."""
-        return list(batches)
+    def missing(self, num: int) -> list[int]:
+        """All numbers below `num`."""
+        return list(range(num))
 
     def add(self, batch: Generated) -> None:
         """Keep a batch."""
@@ -60,9 +59,9 @@ class Folder:
         elif others := sorted(path.glob("*.png")):
             raise UserError(f"--out {path}: holds other pictures ({others[0].name}); name another")
 
-    def missing(self, batches: Iterable[range]) -> list[range]:
-        """Those of which an image is not there yet."""
-        return [each for each in batches if not all((self.path / _name(i)).exists() for i in each)]
+    def missing(self, num: int) -> list[int]:
+        """The numbers below `num` whose image is not there yet."""
+        return [i for i in range(num) if not (self.path / _name(i)).exists()]
 
     def add(self, batch: Generated) -> None:
         """Write a batch, each image whole or not at all."""

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 from diffusion_jax import build, build_sampling
 from diffusion_jax.evaluation.generate import make_generate
@@ -29,12 +30,13 @@ def make_draw(
                 raise _Cut
 
         try:
-            (drawn,) = generate(params, settings.seed, [range(num)], progress)
+            drawn = list(generate(params, settings.seed, range(num), progress))
         except _Cut:
             return None
         path = folder / f"step_{step:07d}.png"
-        images = to_uint8(drawn.images)
-        save_png(path, grid(images) if drawn.label is None else labelled_grid(images, drawn.label))
+        images = to_uint8(np.concatenate([batch.images for batch in drawn]))
+        labels = [batch.label for batch in drawn if batch.label is not None]
+        save_png(path, labelled_grid(images, np.concatenate(labels)) if labels else grid(images))
         return str(path)
 
     return draw

@@ -27,7 +27,8 @@ from diffusion_jax.commands.restore import restore_ema
 from diffusion_jax.commands.terminal import Images
 from diffusion_jax.cores import each_core_a_device
 from diffusion_jax.errors import UserError
-from diffusion_jax.evaluation.generate import Frames, Method, batches, make_generate
+from diffusion_jax.evaluation import memory
+from diffusion_jax.evaluation.generate import Frames, Method, make_generate
 from diffusion_jax.evaluation.parts import fingerprint
 from diffusion_jax.samplers.grids import GRIDS
 from diffusion_jax.samplers.sample import SAMPLERS
@@ -52,23 +53,19 @@ def main(arguments: list[str]) -> None:
         raise UserError(f"--steps {given.steps}: the run has {parts.schedule.steps} steps")
     steering = _steering(given, run.data.shape)
     method = build_sampling.method(run.config, parts, steering)
-    batch_size = min(given.num, run.config.sample.batch_size)
-    layout = devices.shardings(jax.devices()[:batch_size])
+    at_once = min(given.num, run.config.sample.batch_size or memory.at_once(jax.devices()))
+    layout = devices.shardings(jax.devices()[:at_once])
     state = restore_ema(run, parts, given.checkpoint, layout)
     default = run.folder / "samples" / f"sample_step{state.step}_seed{given.seed}.png"
     identity = _identity(run.config, given, steering, int(state.step), state.ema)
     out = open_output(given.out or str(default), identity)
     _check_picture("--strip", given.strip, (".png",), [out.path, given.trajectory])
     _check_picture("--trajectory", given.trajectory, (".png", ".gif"), [out.path, given.strip])
-    everything = batches(given.num, batch_size)
-    wanted = out.missing(everything)
-    watched = WATCHED if given.strip or given.trajectory else 0
-    if watched and everything[0] not in wanted:
-        wanted = [everything[0], *wanted]  # once more, for its way
-    num = sum(len(each) for each in wanted)
-    print(_first_line(run, int(state.step), num, method), flush=True)
-    generate = make_generate(method, layout, batch_size)
-    progress, frames = Images(num, "sampled"), None
+    watched = min(WATCHED, given.num) if given.strip or given.trajectory else 0
+    wanted = sorted({*out.missing(given.num), *range(watched)})  # the latter again, for their way
+    print(_first_line(run, int(state.step), len(wanted), method), flush=True)
+    generate = make_generate(method, layout, at_once)
+    progress, frames = Images(len(wanted), "sampled"), None
     try:
         for batch in generate(state.ema, given.seed, wanted, progress, watched):
             frames = frames or batch.frames

@@ -1,7 +1,8 @@
 """Sample many images: batches over devices, the scan cut into chunks so that progress shows."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from itertools import groupby
 from typing import Any, NamedTuple
 
 import jax
@@ -10,7 +11,8 @@ import numpy as np
 from diffusion_jax.compiler import compiler_options
 from diffusion_jax.core.keys import Stream, image_keys, stream_key
 from diffusion_jax.core.predictions import Denoise
-from diffusion_jax.evaluation.chunks import pieces, whole_batch
+from diffusion_jax.evaluation import memory
+from diffusion_jax.evaluation.chunks import pieces
 from diffusion_jax.samplers.base import Plan, Sampler, Stepped
 from diffusion_jax.samplers.sample import scan_rows, start
 from diffusion_jax.training.devices import Shardings
@@ -55,28 +57,26 @@ class Method(NamedTuple):
 Generate = Callable[..., Iterator[Generated]]
 
 
-def batches(num: int, batch_size: int) -> list[range]:
-    """The numbers of the images of each batch."""
-    return [range(i, min(i + batch_size, num)) for i in range(0, num, batch_size)]
-
-
-def make_generate(method: Method, layout: Shardings, batch_size: int) -> Generate:
+def make_generate(method: Method, layout: Shardings, most: int) -> Generate:
     """Prepare `generate(params, seed, wanted, progress, watch=0)`, compiled once for every call.
 
-    It yields the images of each range of numbers in `wanted`; image i depends on the seed and on i
-    alone. A short batch is filled up, so that every batch has one shape. `progress` hears how many
-    images are done, in fractions. Frames are kept of the first `watch` images of each batch.
+    It yields the images of the numbers in `wanted`, which rise; image i depends on the seed and on
+    i alone. Images are drawn in batches of one shape, those of n numbers from a multiple of n on,
+    so that it is the same batch again that draws what an earlier call left out. `progress` hears
+    how many images are done, in fractions. Frames are kept of the first `watch` images of a batch.
 
     Args:
         layout: where parameters and images live.
-        batch_size: the largest range, rounded up to a multiple of the devices.
+        most: images at once, rounded up to a multiple of the devices; as many as fit into their
+            memory are taken, see `memory.largest_fitting`.
     """
     points, rows = method.plan
     parts = pieces(rows)
     ends = np.cumsum([len(part.index) for part in parts]) - 1
     scales = np.append(points.scale[-1], np.hypot(rows.signal, rows.noise)[ends])
-    batch_size = whole_batch(batch_size, layout)
     replicated, split = layout
+    devices = list(split.device_set)
+    size = 0
 
     @jax.jit
     def begin(seed, index):
@@ -87,10 +87,20 @@ def make_generate(method: Method, layout: Shardings, batch_size: int) -> Generat
     def advance(params, label, keys, state, rows):
         return scan_rows(method.sampler, method.denoise(params, label), keys, state, rows)
 
-    def batch(params, seed, first: int, report, watch: int):
-        index = np.arange(first, first + batch_size, dtype=np.int32)
+    def prepare(seed, first: int, count: int):
+        index = np.arange(first, first + count, dtype=np.int32)
         label = None if method.label is None else jax.device_put(method.label(index), split)
-        keys, state = begin(seed, jax.device_put(index, split))
+        return label, *begin(seed, jax.device_put(index, split))
+
+    def choose_size(params) -> int:
+        def compiled(n):  # which the calls of `advance` then find
+            return advance.lower(params, *prepare(0, 0, n * len(devices)), parts[0]).compile()
+
+        each = -(-most // len(devices))
+        return len(devices) * memory.largest_fitting(compiled, each, memory.free_bytes(devices))
+
+    def batch(params, seed, first: int, report, watch: int):
+        label, keys, state = prepare(seed, first, size)
         seen = [_first(state, watch)]
         for done, rows in enumerate(parts, 1):
             state = advance(params, label, keys, state, rows)
@@ -102,22 +112,24 @@ def make_generate(method: Method, layout: Shardings, batch_size: int) -> Generat
     def generate(
         params,
         seed: int,
-        wanted: Iterable[range],
+        wanted: Sequence[int],
         progress: Callable[[float], None],
         watch: int = 0,
     ) -> Iterator[Generated]:
+        nonlocal size
         params = jax.device_put(params, replicated)
+        size = size or choose_size(params)
         done = 0
-        for numbers in wanted:
-            share = len(numbers)
+        for number, group in groupby(wanted, lambda i: i // size):
+            index = np.asarray(list(group))
+            share = len(index)
 
             def report(part, done=done, share=share):
                 progress(done + part * share)
 
-            x, frames = batch(params, seed, numbers.start, report, min(watch, share))
-            index = np.asarray(numbers)
+            x, frames = batch(params, seed, number * size, report, watch)
             label = None if method.label is None else method.label(index)
-            yield Generated(x[:share], index, label, frames)
+            yield Generated(x[index - number * size], index, label, frames)
             done += share
 
     return generate

@@ -1,0 +1,67 @@
+"""How many images are drawn at once: as many as a device is fast with, fewer if memory is short."""
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+
+# Images a device. More are hardly faster, and all of a batch that is not finished is lost when the
+# command is stopped.
+AT_ONCE = 256
+AT_ONCE_ON_CPU = 32
+
+SHARE = 0.9  # of what is free: an allocator's gaps take some
+MEMINFO = Path("/proc/meminfo")
+
+
+def at_once(devices: Sequence[Any]) -> int:
+    """How many images all devices together draw at once where memory is no question."""
+    return len(devices) * (AT_ONCE_ON_CPU if devices[0].platform == "cpu" else AT_ONCE)
+
+
+def free_bytes(devices: Sequence[Any]) -> float:
+    """What each of the devices can still give; infinite where it is not known."""
+    return min(_own_bytes(device) for device in devices)
+
+
+def largest_fitting(compiled: Callable[[int], Any], most: int, free: float) -> int:
+    """The first of most, most/2, most/4, ..., 1 whose program fits into memory, 1 in any case.
+
+    Args:
+        compiled: `(n) -> program` for n images on each device.
+        free: bytes a device can give.
+
+    Raises:
+        JaxRuntimeError: not even the program for one image could be compiled.
+    """
+    n = most
+    while not _fits(compiled, n, free) and n > 1:
+        n //= 2
+    return n
+
+
+def _fits(compiled: Callable[[int], Any], n: int, free: float) -> bool:
+    try:
+        used = compiled(n).memory_analysis()
+    except jax.errors.JaxRuntimeError as error:  # some compilers count themselves
+        if n == 1 or "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        return False
+    # Its arguments are there already. Not every device's compiler tells.
+    return not used or used.temp_size_in_bytes + used.output_size_in_bytes <= SHARE * free
+
+
+def _own_bytes(device: Any) -> float:
+    if device.platform == "cpu":
+        return _system_bytes() / len(jax.local_devices())
+    stats = device.memory_stats() or {}
+    return stats.get("bytes_limit", math.inf) - stats.get("bytes_in_use", 0)
+
+
+def _system_bytes() -> float:
+    """What can be had without swapping; Linux tells it."""
+    lines = MEMINFO.read_text().splitlines() if MEMINFO.exists() else []
+    free = [line.split()[1] for line in lines if line.startswith("MemAvailable:")]
+    return int(free[0]) * 2**10 if free else math.inf

@@ -1,0 +1,83 @@
+"""As many images are drawn at once as memory holds, and they are the same images."""
+
+import logging
+import math
+import os
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from tiny import Tiny
+
+from diffusion_jax import build_sampling
+from diffusion_jax.evaluation import memory
+from diffusion_jax.evaluation.generate import make_generate
+from diffusion_jax.evaluation.memory import SHARE, at_once, free_bytes, largest_fitting
+from diffusion_jax.training.devices import shardings
+
+pytestmark = pytest.mark.usefixtures("hurried_compiler")
+
+
+def compiled(n):
+    """A program that needs memory for n rows."""
+    return jax.jit(jnp.sin).lower(jnp.ones((n, 256))).compile()
+
+
+def used(n):
+    """The bytes of that program."""
+    analysis = compiled(n).memory_analysis()
+    return analysis.temp_size_in_bytes + analysis.output_size_in_bytes
+
+
+@pytest.mark.parametrize("n", [1, 8, 32])
+def test_the_largest_program_that_fits_is_taken(n):
+    assert largest_fitting(compiled, 32, used(n) / SHARE) == n
+    assert largest_fitting(compiled, 32, used(n) / SHARE - 1) == max(1, n // 2)
+
+
+def test_memory_that_is_not_known_holds_all():
+    assert largest_fitting(compiled, 32, math.inf) == 32
+
+
+def test_a_compiler_that_runs_out_of_memory_is_heard():
+    def exhausting(n):
+        jnp.zeros(2 ** (13 * n)).block_until_ready()  # 2 PiB of zeros for four
+        return compiled(n)
+
+    assert largest_fitting(exhausting, 4, math.inf) == 2
+    with pytest.raises(jax.errors.JaxRuntimeError, match="RESOURCE_EXHAUSTED"):
+        largest_fitting(lambda n: exhausting(4), 1, math.inf)
+
+
+def test_devices_share_what_the_machine_has():
+    devices = jax.devices("cpu")
+    whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    assert 0 < free_bytes(devices) * len(devices) < whole
+    assert at_once(devices * 3) == 3 * at_once(devices)
+
+
+def test_one_at_a_time_gives_the_same_images_and_compiles_no_more(monkeypatch, caplog):
+    tiny = Tiny(model__classes=10, sample__steps=3)
+    method = build_sampling.method(tiny.config, tiny.parts)
+    params, layout = tiny.state().ema, shardings(jax.devices()[:1])
+    wanted = [0, 1, *range(5, 12)]
+
+    def drawn(free, progress):
+        monkeypatch.setattr(memory, "free_bytes", lambda devices: free)
+        return list(make_generate(method, layout, 4)(params, 0, wanted, progress))
+
+    whole, heard = drawn(math.inf, lambda done: None), []
+    with jax.log_compiles(), caplog.at_level(logging.WARNING):
+        single = drawn(0, heard.append)
+    assert [each.index.tolist() for each in whole] == [[0, 1], [5, 6, 7], [8, 9, 10, 11]]
+    assert [each.index.tolist() for each in single] == [[i] for i in wanted]
+    for name in ("label", "images"):
+        ours, theirs = (
+            np.concatenate([getattr(batch, name) for batch in each]) for each in (single, whole)
+        )
+        np.testing.assert_allclose(ours, theirs, atol=1e-5)
+    compilations = [text for text in caplog.messages if "XLA compilation of jit(advance)" in text]
+    assert len(compilations) == 3  # of 4, of 2 and of 1
+    assert heard == sorted(heard)
+    assert heard[-1] == len(wanted)
