@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 
-from benchmarks import measure, ours, peer, record
+from benchmarks import awake, measure, ours, peer, record
 from diffusion_jax import config
 from diffusion_jax.checks import check
 from diffusion_jax.commands import cache
@@ -43,6 +43,8 @@ def parse(made: Parser, arguments: list[str]) -> tuple[argparse.Namespace, ours.
     """Read the arguments and build what they name."""
     rest, overrides = split_overrides(arguments)
     given = made.parse_args(rest)
+    if vars(given).get("awake"):
+        awake.check()
     if given.batch:
         overrides.append(("train.batch_size", str(given.batch)))
     settings = config.load(given.config, overrides)
@@ -74,7 +76,7 @@ def compare(
     program: ours.Program,
     peers: list[peer.Peer],
     command: tuple,
-    rounds: int,
+    given: argparse.Namespace,
     others: dict[str, Callable[[], Any]] | None = None,
     warm: bool = True,
 ) -> dict[str, Any]:
@@ -86,15 +88,13 @@ def compare(
     """
     ceilings = measure.Ceilings(job.settings.model.dtype)
     calls = {"ours": program.call, **(others or {})}
-    taken = measure.in_turn(
-        {
-            **{name: lambda call=call: measure.timed(call) for name, call in calls.items()},
-            **{each.name: lambda each=each: each.ask(*command) for each in peers},
-            **ceilings.calls,
-        },
-        rounds,
-        warm,
-    )
+    all_calls = {
+        **{name: lambda call=call: measure.timed(call) for name, call in calls.items()},
+        **{each.name: lambda each=each: each.ask(*command) for each in peers},
+        **ceilings.calls,
+    }
+    with awake.awake(given.awake):
+        taken = measure.in_turn(all_calls, given.rounds, warm)
     # The devices of a CPU share its cores: one of them alone has all their rate.
     rates = ceilings.rates(taken)
     count = 1 if jax.default_backend() == "cpu" else jax.device_count()
@@ -111,6 +111,7 @@ def compare(
         "rates": rates,
         "floor": floor,
         "seconds_over_floor": seconds["ours"] / floor["seconds"],
+        "awake": given.awake,
         "mfu": program.flops / (seconds["ours"] * rates["matmul"] * count),
         "rounds": taken,
     }
@@ -176,6 +177,11 @@ def throughput(result: dict[str, Any], work: float, unit: str) -> str:
     """The same of so much work a call."""
     rates = {name: work / seconds for name, seconds in result["seconds"].items()}
     return amounts(rates, result, unit)
+
+
+def add_awake(made: Parser) -> None:
+    """For scripts that call `compare`."""
+    made.add_argument("--awake", action="store_true", help="keep the cores from sleeping meanwhile")
 
 
 def add_once(made: Parser) -> None:

@@ -1,7 +1,7 @@
 """How fast are the terms of the bound, and what do they cost beside their network calls?
 
 python -m benchmarks.evaluate --config configs/digits.py --batch 64 --peer diffusers
-    [--every 100] [--rounds N] [--peers PYTHON] [--out x.json]
+    [--every 100] [--rounds N] [--awake] [--peers PYTHON] [--out x.json]
 
 Ours: the bound of one batch as `evaluate.py` computes it, one term of every `--every` steps.
 Beside it as many bare network calls, ours and the peer's, and a network that costs nothing.
@@ -55,6 +55,7 @@ def report(
 def main(arguments: list[str]) -> None:
     """Measure and report."""
     parser = compare.parser("evaluate", __doc__ or "")
+    compare.add_awake(parser)
     parser.add_argument("--every", type=positive, default=100, help="steps a term stands for")
     parser.set_defaults(batch=64)
     each_core_a_device()
@@ -71,7 +72,7 @@ def main(arguments: list[str]) -> None:
             "own": report(job.settings, ours.own_work(parts), params, images, given.every),
         }
         program = network._replace(call=bound)  # whose floor is that of its network calls
-        result = compare.compare(job, program, peers, ("forward", terms), given.rounds, others)
+        result = compare.compare(job, program, peers, ("forward", terms), given, others)
     result |= {"terms": terms, **measure.overheads(result["rounds"], "ours")}
     line = compare.throughput(result, terms * given.batch, "terms/s")
     said = (

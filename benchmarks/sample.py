@@ -1,7 +1,7 @@
 """How fast are images drawn, and what does drawing cost beside the network? Ancestral sampling.
 
 python -m benchmarks.sample --config configs/digits.py --batch 64 --peer diffusers
-    [--steps 1000] [--short 20] [--rounds N] [--peers PYTHON] [--out x.json]
+    [--steps 1000] [--short 20] [--rounds N] [--awake] [--peers PYTHON] [--out x.json]
 
 1. Whole chains, ours in one scan and the peer's loop of network calls in turn.
 2. Short chains in one scan against their bare network calls and against a loop of jitted single
@@ -161,6 +161,7 @@ def fastest(peers: list[peer.Peer], images: int) -> list[peer.Peer]:
 def main(arguments: list[str]) -> None:
     """Measure and report."""
     parser = compare.parser("sample", __doc__ or "")
+    compare.add_awake(parser)
     parser.add_argument("--steps", type=positive, default=1000, help="of a whole chain")
     parser.add_argument("--short", type=positive, default=20, help="steps of the short chains")
     parser.set_defaults(batch=64, rounds=3)
@@ -171,7 +172,7 @@ def main(arguments: list[str]) -> None:
         chain = make_chain(job)
         whole = in_one_scan(chain, given.steps)
         command = ("sample", given.batch, given.steps)
-        result = compare.compare(job, whole, peers, command, given.rounds, warm=False)
+        result = compare.compare(job, whole, peers, command, given, warm=False)
     short = overhead(chain, given.short, given.rounds)
     sizes = [
         memory(in_one_scan(chain, given.short), chain, given.short),

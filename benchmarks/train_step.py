@@ -1,7 +1,7 @@
 """How fast is a training step, and how far from what the machine can do?
 
 python -m benchmarks.train_step --config configs/cifar10.py --batch 16 --peer diffusers
-    [--forward] [--rounds N] [--peers PYTHON] [--out x.json] [--config.key=value ...]
+    [--forward] [--rounds N] [--awake] [--peers PYTHON] [--out x.json] [--config.key=value ...]
 
 Ours and the peer in turn on images that are in memory, medians; with --forward one call of the
 network alone, each core of a CPU a device as in sampling: the batch must divide by them.
@@ -19,6 +19,7 @@ from diffusion_jax.cores import each_core_a_device
 def main(arguments: list[str]) -> None:
     """Measure and report."""
     parser = compare.parser("train_step", __doc__ or "")
+    compare.add_awake(parser)
     parser.add_argument("--forward", action="store_true", help="the network alone")
     if "--forward" in arguments:
         each_core_a_device()
@@ -27,7 +28,7 @@ def main(arguments: list[str]) -> None:
     with ExitStack() as stack:
         peers = compare.start_peers(given, job, stack)
         program = ours.forward(job) if given.forward else ours.train_step(job)
-        result = compare.compare(job, program, peers, (command,), given.rounds)
+        result = compare.compare(job, program, peers, (command,), given)
     size = job.settings.train.batch_size
     line = compare.throughput(result, size, "img/s")
     compare.report(name, given, job, compare.abouts(peers), result, line)

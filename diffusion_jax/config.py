@@ -25,6 +25,7 @@ MAY_CHANGE = (
     "model.remat",
     "parallel",
     "profile",
+    "sample.batch_size",
     "train.accumulate",
     "train.keep",
     "train.keep_best",

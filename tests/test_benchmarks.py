@@ -1,14 +1,18 @@
 import json
+import os
 import re
 import sys
+import time
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import psutil
 import pytest
 import tiny
 
 from benchmarks import compare, measure, operations, peer, train_step
+from benchmarks.awake import awake
 from diffusion_jax.errors import UserError
 
 
@@ -36,6 +40,21 @@ def test_a_peer_that_dies_says_why():
         peer.started(Path(sys.executable), "diffusers", {}),
     ):
         pass
+
+
+@pytest.mark.skipif(not hasattr(os, "SCHED_IDLE"), reason="Linux alone has that priority")
+def test_cores_are_kept_awake_by_processes_that_yield_to_all_others():
+    def children():
+        return {each.pid for each in psutil.Process().children()}
+
+    before = children()
+    with awake():
+        spinning = children() - before
+        assert len(spinning) == len(os.sched_getaffinity(0))
+        while any(os.sched_getscheduler(pid) != os.SCHED_IDLE for pid in spinning):
+            time.sleep(0.01)
+    with awake(False):
+        assert children() == before
 
 
 def test_operations_of_a_product_a_loop_and_a_choice():

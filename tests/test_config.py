@@ -107,6 +107,7 @@ def test_what_may_change_between_resumes():
         ("parallel", "pmap"),
         ("train.log_every", "3"),
         ("train.sample_every", "0"),
+        ("sample.batch_size", "7"),
     ]
     assert config.differences(old, config.to_json(config.load(DIGITS, harmless))) == []
     changed = config.to_json(config.load(DIGITS, [("seed", "1"), ("model.blocks", "3")]))

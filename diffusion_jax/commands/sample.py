@@ -53,7 +53,8 @@ def main(arguments: list[str]) -> None:
         raise UserError(f"--steps {given.steps}: the run has {parts.schedule.steps} steps")
     steering = _steering(given, run.data.shape)
     method = build_sampling.method(run.config, parts, steering)
-    at_once = min(given.num, run.config.sample.batch_size or memory.at_once(jax.devices()))
+    told = run.config.sample.batch_size
+    at_once = min(given.num, told) if told else memory.at_once(given.num, jax.devices())
     layout = devices.shardings(jax.devices()[:at_once])
     state = restore_ema(run, parts, given.checkpoint, layout)
     default = run.folder / "samples" / f"sample_step{state.step}_seed{given.seed}.png"
@@ -65,15 +66,15 @@ def main(arguments: list[str]) -> None:
     wanted = sorted({*out.missing(given.num), *range(watched)})  # the latter again, for their way
     print(_first_line(run, int(state.step), len(wanted), method), flush=True)
     generate = make_generate(method, layout, at_once)
-    progress, frames = Images(len(wanted), "sampled"), None
+    progress, frames = Images(len(wanted), "sampled"), []
     try:
         for batch in generate(state.ema, given.seed, wanted, progress, watched):
-            frames = frames or batch.frames
+            frames.append(batch.frames)
             out.add(batch)
     finally:
         progress.close()
     out.finish()
-    if frames:
+    if watched:
         _write_frames(frames, given)
     shown = [path for path in (out.path, given.strip, given.trajectory) if path]
     print(f"wrote {' and '.join(map(str, shown))}")
@@ -178,10 +179,11 @@ def _first_line(run: run_folder.Run, step: int, num: int, method: Method) -> str
     )
 
 
-def _write_frames(frames: Frames, given) -> None:
+def _write_frames(batches: list[Frames], given) -> None:
+    x, x0 = (np.concatenate(each, axis=1) for each in zip(*batches, strict=True))
     if given.strip:
-        save_strips(given.strip, np.moveaxis(frames.x0, 0, 1))
+        save_strips(given.strip, np.moveaxis(x0, 0, 1))
     if given.trajectory and given.trajectory.suffix.lower() == ".gif":
-        save_film(given.trajectory, frames.x)
+        save_film(given.trajectory, x)
     elif given.trajectory:
-        save_strips(given.trajectory, np.moveaxis(frames.x, 0, 1))
+        save_strips(given.trajectory, np.moveaxis(x, 0, 1))

@@ -19,7 +19,7 @@ from diffusion_jax.training.devices import Shardings
 
 
 class Frames(NamedTuple):
-    """The first images of a batch on their way, `[frames, n, h, w, c]`: x_t and the x0 aimed at.
+    """Images of a batch that are watched, `[frames, n, h, w, c]`: x_t and the x0 aimed at.
 
     x_t is over its scale, so that it has unit variance on any path.
     """
@@ -61,9 +61,9 @@ def make_generate(method: Method, layout: Shardings, most: int) -> Generate:
     """Prepare `generate(params, seed, wanted, progress, watch=0)`, compiled once for every call.
 
     It yields the images of the numbers in `wanted`, which rise; image i depends on the seed and on
-    i alone. Images are drawn in batches of one shape, those of n numbers from a multiple of n on,
-    so that it is the same batch again that draws what an earlier call left out. `progress` hears
-    how many images are done, in fractions. Frames are kept of the first `watch` images of a batch.
+    i alone. Images are drawn in batches of one shape, those of n numbers from a multiple of n on:
+    where as many fit again, what an earlier call left out comes from the same batch. `progress`
+    hears how many images are done, in fractions. Frames are kept of the numbers below `watch`.
 
     Args:
         layout: where parameters and images live.
@@ -99,7 +99,7 @@ def make_generate(method: Method, layout: Shardings, most: int) -> Generate:
         each = -(-most // len(devices))
         return len(devices) * memory.largest_fitting(compiled, each, memory.free_bytes(devices))
 
-    def batch(params, seed, first: int, report, watch: int):
+    def draw(params, seed, first: int, report, watch: int):
         label, keys, state = prepare(seed, first, size)
         seen = [_first(state, watch)]
         for done, rows in enumerate(parts, 1):
@@ -117,19 +117,21 @@ def make_generate(method: Method, layout: Shardings, most: int) -> Generate:
         watch: int = 0,
     ) -> Iterator[Generated]:
         nonlocal size
+        if not wanted:
+            return
         params = jax.device_put(params, replicated)
         size = size or choose_size(params)
         done = 0
-        for number, group in groupby(wanted, lambda i: i // size):
-            index = np.asarray(list(group))
+        for batch, group in groupby(wanted, lambda i: i // size):
+            first, index = batch * size, np.asarray(list(group))
             share = len(index)
 
             def report(part, done=done, share=share):
                 progress(done + part * share)
 
-            x, frames = batch(params, seed, number * size, report, watch)
+            x, frames = draw(params, seed, first, report, max(0, watch - first))
             label = None if method.label is None else method.label(index)
-            yield Generated(x[index - number * size], index, label, frames)
+            yield Generated(x[index - first], index, label, frames)
             done += share
 
     return generate

@@ -7,23 +7,25 @@ from typing import Any
 
 import jax
 
-# Images a device. More are hardly faster, and all of a batch that is not finished is lost when the
-# command is stopped.
+# Images a device. More are hardly faster, and a command that is stopped loses its batch.
 AT_ONCE = 256
 AT_ONCE_ON_CPU = 32
 
 SHARE = 0.9  # of what is free: an allocator's gaps take some
-MEMINFO = Path("/proc/meminfo")
+CONTAINER = Path("/sys/fs/cgroup")
 
 
-def at_once(devices: Sequence[Any]) -> int:
-    """How many images all devices together draw at once where memory is no question."""
-    return len(devices) * (AT_ONCE_ON_CPU if devices[0].platform == "cpu" else AT_ONCE)
+def at_once(num: int, devices: Sequence[Any]) -> int:
+    """How many of `num` images all devices draw at once, in as few batches as full as can be."""
+    most = len(devices) * (AT_ONCE_ON_CPU if devices[0].platform == "cpu" else AT_ONCE)
+    return math.ceil(num / math.ceil(num / most))
 
 
 def free_bytes(devices: Sequence[Any]) -> float:
     """What each of the devices can still give; infinite where it is not known."""
-    return min(_own_bytes(device) for device in devices)
+    if devices[0].platform == "cpu":
+        return _system_bytes() / len(devices)
+    return min(_own_bytes(device.memory_stats() or {}) for device in devices)
 
 
 def largest_fitting(compiled: Callable[[int], Any], most: int, free: float) -> int:
@@ -49,19 +51,22 @@ def _fits(compiled: Callable[[int], Any], n: int, free: float) -> bool:
         if n == 1 or "RESOURCE_EXHAUSTED" not in str(error):
             raise
         return False
-    # Its arguments are there already. Not every device's compiler tells.
+    # Parameters are there already, and images are small. Not every device's compiler tells.
     return not used or used.temp_size_in_bytes + used.output_size_in_bytes <= SHARE * free
 
 
-def _own_bytes(device: Any) -> float:
-    if device.platform == "cpu":
-        return _system_bytes() / len(jax.local_devices())
-    stats = device.memory_stats() or {}
+def _own_bytes(stats: dict[str, int]) -> float:
     return stats.get("bytes_limit", math.inf) - stats.get("bytes_in_use", 0)
 
 
 def _system_bytes() -> float:
-    """What can be had without swapping; Linux tells it."""
-    lines = MEMINFO.read_text().splitlines() if MEMINFO.exists() else []
-    free = [line.split()[1] for line in lines if line.startswith("MemAvailable:")]
-    return int(free[0]) * 2**10 if free else math.inf
+    """What can be had without swapping, of the machine's memory and of the container's."""
+    import psutil
+
+    free = psutil.virtual_memory().available
+    try:
+        names = ("memory.max", "memory.current")
+        limit, used = (int((CONTAINER / name).read_text()) for name in names)
+    except (OSError, ValueError):  # no container, or "max": no limit
+        return free
+    return min(free, limit - used)

@@ -143,31 +143,6 @@ class ResBlock(nn.Module):
         return x + h
 
 
-@jax.custom_jvp
-def attend(scores: jax.Array, value: jax.Array) -> jax.Array:
-    """softmax(scores) value: [b, heads, q, k], [b, k, heads, c] -> [b, q, heads, c].
-
-    With w the softmax and y the result, dy = (w dscores) value - y sum(w dscores) + w dvalue. So
-    the gradient of the scores, w (dy value^T - sum(dy y)), sums over c, not over all places.
-
-    Source: Dao et al. 2022, appendix B.2 (the gradient).
-    """
-    return _averages(nn.softmax(scores), value)
-
-
-@attend.defjvp
-def _(primals, tangents):
-    (scores, value), (dscores, dvalue) = primals, tangents
-    weights = nn.softmax(scores)
-    y, moved = _averages(weights, value), weights * dscores
-    total = jnp.swapaxes(moved.sum(-1), 1, 2)[..., None].astype(y.dtype)
-    return y, _averages(moved, value) - y * total + _averages(weights, dvalue)
-
-
-def _averages(weights: jax.Array, value: jax.Array) -> jax.Array:
-    return jnp.einsum("bhqk,bkhc->bqhc", weights.astype(value.dtype), value)
-
-
 class Attention(nn.Module):
     """Self-attention over all places of the feature map, added to its input.
 
@@ -191,6 +166,7 @@ class Attention(nn.Module):
             for name in ("query", "key", "value")
         )
         scores = jnp.einsum("bqhc,bkhc->bhqk", query, key, preferred_element_type=jnp.float32)
-        h = attend(scores / math.sqrt(c // self.heads), value).reshape(x.shape)
+        weights = nn.softmax(scores / math.sqrt(c // self.heads)).astype(value.dtype)
+        h = jnp.einsum("bhqk,bkhc->bqhc", weights, value).reshape(x.shape)
         project = dense(c, dtype=self.dtype, kernel_init=ZEROS, name="project")
         return x + pointwise(project, h)

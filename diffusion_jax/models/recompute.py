@@ -31,6 +31,4 @@ def recomputing(layer: type[nn.Module], everything: bool) -> Any:
 
     Source: Chen et al. 2016, section 3.
     """
-    # Without `jit` inside JAX has what is kept rounded to its own precision, which XLA's CPU
-    # compiler carries out as a copy of each array.
-    return nn.remat(nn.jit(layer), policy=None if everything else _is_kept)
+    return nn.remat(layer, policy=None if everything else _is_kept)

@@ -17,25 +17,26 @@ def double(x: jax.Array) -> jax.Array:
     return x.repeat(2, axis=1).repeat(2, axis=2)
 
 
+def _convolve(x: jax.Array, kernel: jax.Array, pad: int) -> jax.Array:
+    return jax.lax.conv_general_dilated(
+        x, kernel, (1, 1), [(pad, pad)] * 2, dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+
+
 @jax.custom_jvp
 def conv_2x2(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """Convolution with zeros around x: [b, h, w, c], [2, 2, c, c'] -> [b, h+1, w+1, c']."""
     return _convolve(x, kernel, 1)
 
 
-@conv_2x2.defjvp
-def _(primals, tangents):
-    (x, kernel), (dx, dkernel) = primals, tangents
-    # Padded by hand for the kernel alone, whose gradient XLA's CPU compiler has no fast form of
-    # where an even window is padded. The gradient of x would be computed for the zeros as well.
-    padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
-    return conv_2x2(x, kernel), _convolve(dx, kernel, 1) + _convolve(padded, dkernel, 0)
-
-
-def _convolve(x: jax.Array, kernel: jax.Array, pad: int) -> jax.Array:
-    return jax.lax.conv_general_dilated(
-        x, kernel, (1, 1), [(pad, pad)] * 2, dimension_numbers=("NHWC", "HWIO", "NHWC")
-    )
+# For the kernel's derivative the zeros are put on by hand: XLA's CPU compiler has no fast form of
+# the gradient where it pads an even window itself. For x's that would compute the zeros' gradient.
+conv_2x2.defjvps(
+    lambda dx, y, x, kernel: _convolve(dx, kernel, 1),
+    lambda dkernel, y, x, kernel: _convolve(
+        jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0))), dkernel, 0
+    ),
+)
 
 
 class DoubleConv(nn.Module):
