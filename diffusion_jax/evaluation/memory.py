@@ -7,7 +7,8 @@ from typing import Any
 
 import jax
 
-# Images a device. More are hardly faster, and a command that is stopped loses its batch.
+# Images a device: more are hardly faster, and a command that is stopped loses its batch. See
+# docs/decisions.md.
 AT_ONCE = 256
 AT_ONCE_ON_CPU = 32
 
