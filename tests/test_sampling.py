@@ -118,7 +118,7 @@ def test_the_way_from_noise_to_image_can_be_seen(workdir, tmp_path):
     assert np.abs(ours - theirs).max() <= 1  # the same rows, from three batches
 
 
-def test_a_killed_folder_goes_on_without_a_duplicate(workdir, tmp_path):
+def test_a_killed_folder_goes_on_without_a_duplicate(workdir, tmp_path, capsys):
     more = ["--num=40", "--steps=20", "--config.sample.batch_size=4"]
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     draw(workdir, *more, f"--out={whole}/")
@@ -140,7 +140,9 @@ def test_a_killed_folder_goes_on_without_a_duplicate(workdir, tmp_path):
         ours, theirs = (np.asarray(Image.open(each / name)).astype(int) for each in (cut, whole))
         assert np.abs(ours - theirs).max() <= 1
     assert not list(cut.glob("*.part"))
-    draw(workdir, *more, f"--out={cut}/")  # nothing left to do
+    capsys.readouterr()
+    draw(workdir, *more, f"--out={cut}/")
+    assert capsys.readouterr().out == f"{cut} has all 40 images; nothing to do\n"
 
 
 def test_a_folder_of_other_samples_is_refused(workdir, tmp_path):

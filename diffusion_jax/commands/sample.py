@@ -64,6 +64,9 @@ def main(arguments: list[str]) -> None:
     _check_picture("--trajectory", given.trajectory, (".png", ".gif"), [out.path, given.strip])
     watched = min(WATCHED, given.num) if given.strip or given.trajectory else 0
     wanted = sorted({*out.missing(given.num), *range(watched)})  # the latter again, for their way
+    if not wanted:
+        print(f"{out.path} has all {given.num} images; nothing to do")
+        return
     print(_first_line(run, int(state.step), len(wanted), method), flush=True)
     generate = make_generate(method, layout, at_once)
     progress, frames = Images(len(wanted), "sampled"), []

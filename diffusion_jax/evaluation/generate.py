@@ -117,8 +117,6 @@ def make_generate(method: Method, layout: Shardings, most: int) -> Generate:
         watch: int = 0,
     ) -> Iterator[Generated]:
         nonlocal size
-        if not wanted:
-            return
         params = jax.device_put(params, replicated)
         size = size or choose_size(params)
         done = 0
