@@ -12,7 +12,7 @@ import pytest
 import tiny
 
 from benchmarks import compare, measure, operations, peer, train_step
-from benchmarks.awake import awake
+from benchmarks.awake import awake, wake_up
 from diffusion_jax.errors import UserError
 
 
@@ -53,6 +53,9 @@ def test_cores_are_kept_awake_by_processes_that_yield_to_all_others():
         assert len(spinning) == len(os.sched_getaffinity(0))
         while any(os.sched_getscheduler(pid) != os.SCHED_IDLE for pid in spinning):
             time.sleep(0.01)
+        cores = os.sched_getaffinity(0)
+        assert 0 < wake_up(20) < 0.1
+        assert os.sched_getaffinity(0) == cores
     with awake(False):
         assert children() == before
 
