@@ -12,7 +12,7 @@ from diffusion_jax.compiler import compiler_options
 from diffusion_jax.core.keys import Stream, image_keys, stream_key
 from diffusion_jax.core.predictions import Denoise
 from diffusion_jax.evaluation import memory
-from diffusion_jax.evaluation.chunks import pieces
+from diffusion_jax.evaluation.chunks import pieces, whole_batch
 from diffusion_jax.samplers.base import Plan, Sampler, Stepped
 from diffusion_jax.samplers.sample import scan_rows, start
 from diffusion_jax.training.devices import Shardings
@@ -96,7 +96,7 @@ def make_generate(method: Method, layout: Shardings, most: int) -> Generate:
         def compiled(n):  # which the calls of `advance` then find
             return advance.lower(params, *prepare(0, 0, n * len(devices)), parts[0]).compile()
 
-        each = -(-most // len(devices))
+        each = whole_batch(most, layout) // len(devices)
         return len(devices) * memory.largest_fitting(compiled, each, memory.free_bytes(devices))
 
     def draw(params, seed, first: int, report, watch: int):
