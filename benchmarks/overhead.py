@@ -24,6 +24,7 @@ from benchmarks import record
 from diffusion_jax import build, config
 from diffusion_jax.commands import train
 from diffusion_jax.commands.feed import batches
+from diffusion_jax.commands.prepare import prepare
 from diffusion_jax.compiler import compiler_options
 from diffusion_jax.core.keys import Stream, stream_key
 from diffusion_jax.training import loop, step_folders
@@ -52,7 +53,7 @@ class Compared:
         self._settings, source = settings, build.source(settings)
         self._parts = build.diffusion(settings, source.spec)
         training = build.training(settings, self._parts)
-        dataset, self._draw, self._parallel = train.prepare(settings, source, training, fresh=True)
+        dataset, self._draw, self._parallel = prepare(settings, source, training, fresh=True)
         assert dataset is not None, "not for streamed data"
         self._batches = batches(settings, dataset)
         self._bare = self._compiled(*training.make_step.args[:3])

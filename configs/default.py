@@ -68,6 +68,7 @@ def get_config() -> ConfigDict:
             "ema": {"decay": 0.9999},
             "train": {
                 "steps": 800_000,
+                "minutes": 0.0,
                 "batch_size": 128,
                 "log_every": 100,
                 "save_every": 5000,

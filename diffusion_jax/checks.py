@@ -44,6 +44,7 @@ RANGES = {
     "optimizer.clip_norm": (0.0, math.inf),
     "ema.decay": (0.0, 1.0),
     "train.steps": (1, 2**31 - 1),
+    "train.minutes": (0.0, 10**6),
     "train.batch_size": (1, 10**6),
     "train.log_every": (0, math.inf),
     "train.save_every": (0, math.inf),

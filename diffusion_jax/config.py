@@ -1,6 +1,7 @@
 """Configurations: loaded from a file, changed on the command line, kept as strict JSON."""
 
 import ast
+import copy
 import difflib
 import importlib.util
 import inspect
@@ -32,6 +33,8 @@ MAY_CHANGE = (
     "train.max_skipped",
     "train.steps",
 )
+# Keys that older runs lack, with the values that mean "as it was then".
+ADDED = {"train.minutes": 0.0}
 
 
 def load(spec: str, overrides: list[tuple[str, str]]) -> Config:
@@ -144,6 +147,26 @@ def flatten(tree: dict, prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def stretched(config: Config, steps: int) -> Config:
+    """The same plan of training over another number of steps.
+
+    Warm-up, saves and grids of samples keep their share of the run, and so does the horizon
+    1 / (1 - decay) of the averaged parameters.
+    """
+    changed = config.copy_and_resolve_references()
+    factor = steps / config.train.steps
+
+    def scaled(count: int) -> int:
+        return max(round(count * factor), 1) if count else 0
+
+    changed.train.steps = steps
+    changed.train.save_every = scaled(config.train.save_every)
+    changed.train.sample_every = scaled(config.train.sample_every)
+    changed.optimizer.warmup_steps = scaled(config.optimizer.warmup_steps)
+    changed.ema.decay = max(1.0 - (1.0 - config.ema.decay) / factor, 0.0)
+    return changed
+
+
 def to_json(config: Config) -> dict:
     """The configuration as plain JSON values, lists for tuples."""
     return json.loads(json.dumps(config.to_dict(), allow_nan=False))
@@ -160,11 +183,26 @@ def from_json(tree: dict) -> Config:
     return ConfigDict(tuples(tree)).lock()
 
 
+def with_added_keys(tree: dict) -> dict:
+    """What `to_json` wrote in an older version, with the keys that it lacks."""
+    tree = copy.deepcopy(tree)
+    for key, value in ADDED.items():
+        *groups, leaf = key.split(".")
+        group = tree
+        for name in groups:
+            group = group[name]
+        group.setdefault(leaf, value)
+    return tree
+
+
 def differences(old: dict, new: dict) -> list[str]:
     """Keys whose values differ and may not change between resumes, as 'key (old -> new)'."""
     old, new = flatten(old), flatten(new)
+    # What `train.minutes` stretches is part of the plan.
+    fixed = {"train.steps"} if new.get("train.minutes") else set()
     return [
         f"{key} ({old.get(key)} -> {new.get(key)})"
         for key in sorted(old.keys() | new.keys())
-        if old.get(key) != new.get(key) and key not in MAY_CHANGE and not key.endswith("_every")
+        if old.get(key) != new.get(key)
+        and (key in fixed or (key not in MAY_CHANGE and not key.endswith("_every")))
     ]

@@ -100,8 +100,18 @@ def check_same(folder: Path, config: Config, data: DataSpec, images: int) -> Non
         )
 
 
-def begin(folder: Path, config: Config, data: DataSpec, images: int, step: int) -> Run:
+def begin(
+    folder: Path,
+    config: Config,
+    data: DataSpec,
+    images: int,
+    step: int,
+    paced_steps: int | None = None,
+) -> Run:
     """Write what the run is, and add this session, which starts after `step` updates, to its list.
+
+    Args:
+        paced_steps: the number of steps that `train.minutes` was found to allow.
 
     Raises:
         UserError: the folder cannot be written.
@@ -116,6 +126,7 @@ def begin(folder: Path, config: Config, data: DataSpec, images: int, step: int) 
         "config": configs.to_json(config),
         "data": data._asdict(),
         "images": images,
+        "paced_steps": paced_steps,
         "sessions": [*(_read(path)["sessions"] if step and path.exists() else []), session],
     }
     try:
@@ -125,6 +136,19 @@ def begin(folder: Path, config: Config, data: DataSpec, images: int, step: int) 
     except OSError as error:
         raise UserError(f"cannot write the workdir {folder}: {error.strerror}") from error
     return Run(folder, config, data)
+
+
+def paced_steps(folder: Path) -> int:
+    """Return the number of steps that `train.minutes` set when the run began.
+
+    Raises:
+        UserError: config.json is damaged or does not say.
+    """
+    path = folder / "config.json"
+    steps = _read(path).get("paced_steps")
+    if steps is None:
+        raise _damaged(path, "paced_steps is missing")
+    return steps
 
 
 def read(folder: Path) -> Run:
@@ -167,10 +191,12 @@ def _read(path: Path) -> dict:
         record = json.loads(path.read_text())
         json.dumps(record, allow_nan=False)  # Python reads more than it may write
         whole = isinstance(record["config"], dict) and isinstance(record["sessions"], list)
-        if whole and _is_spec(record["data"]):
-            return record
+        paced = record.get("paced_steps")
+        counted = paced is None or (type(paced) is int and paced > 0)
+        if whole and counted and _is_spec(record["data"]):
+            return {**record, "config": configs.with_added_keys(record["config"])}
         reason = "values are not what they were"
-    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
     raise _damaged(path, reason)
 

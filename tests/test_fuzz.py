@@ -158,6 +158,8 @@ def test_records_of_runs(content):
         with one_line():
             run_folder.check_same(Path(folder), tiny_settings(), DATA, 9)
         with one_line():
+            assert run_folder.paced_steps(Path(folder)) > 0
+        with one_line():
             run_folder.begin(Path(folder), tiny_settings(), DATA, 9, 3)
 
 

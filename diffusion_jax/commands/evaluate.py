@@ -82,7 +82,7 @@ def main(arguments: list[str]) -> None:
     write_pictures(out, result, predictions)
     done.remove()
     print(_summary(given.split, result))
-    print(f"wrote {out} and 4 pictures beside it")
+    print(f"wrote {out} and the pictures beside it")
 
 
 def _parse(arguments: list[str]):

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from diffusion_jax.visual import curves
+from diffusion_jax.commands.terminal import warn
 from diffusion_jax.visual.images import save_strips
 
 
@@ -16,6 +16,12 @@ def write_pictures(out: Path, report: dict[str, Any], rows: np.ndarray) -> None:
         out: the report's path.
         rows: images `[n, columns, h, w, c]` in [-1, 1], a strip of predictions each.
     """
+    save_strips(_beside(out, "progressive"), rows)
+    try:
+        from diffusion_jax.visual import curves
+    except ModuleNotFoundError as error:
+        warn(f"no curves: the package '{error.name}' is not installed; pip install matplotlib")
+        return
     table = report["per_timestep"]
     t, bits, steps, rate, distortion = (
         [row[key] for row in table] for key in ("t", "bits_per_dim", "steps", "rate", "distortion")
@@ -25,7 +31,6 @@ def write_pictures(out: Path, report: dict[str, Any], rows: np.ndarray) -> None:
     curves.bits_per_t(_beside(out, "bits_per_t"), t, bits)
     curves.cumulative(_beside(out, "cumulative"), t, sums, prior)
     curves.rate_distortion(_beside(out, "rate_distortion"), rate, distortion)
-    save_strips(_beside(out, "progressive"), rows)
 
 
 def _beside(out: Path, what: str) -> Path:

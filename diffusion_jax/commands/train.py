@@ -1,29 +1,28 @@
 """`train.py`: from a configuration to a run's folder."""
 
-from concurrent.futures import ThreadPoolExecutor
+import time
 from contextlib import ExitStack
 from pathlib import Path
 
 import jax
-import numpy as np
 
 from diffusion_jax import build, config, run_folder
 from diffusion_jax.checks import check, profiled_steps
 from diffusion_jax.commands import cache
 from diffusion_jax.commands.arguments import Parser, as_path, integer, named, split_overrides
 from diffusion_jax.commands.feed import batches, streamed
+from diffusion_jax.commands.pace import fitting_steps, measured_pace
+from diffusion_jax.commands.prepare import prepare
 from diffusion_jax.commands.progress_grid import make_draw
 from diffusion_jax.commands.terminal import Training, warn
 from diffusion_jax.commands.verify import verify
-from diffusion_jax.core.keys import Stream, stream_key
 from diffusion_jax.data.dataset import Source
 from diffusion_jax.errors import UserError
 from diffusion_jax.models.network import parameter_count
-from diffusion_jax.training import cluster, devices, loop, step_folders
+from diffusion_jax.training import cluster, devices, events, loop, step_folders
 from diffusion_jax.training.checkpoint import Checkpoints
 from diffusion_jax.training.metrics import MetricsWriter
 from diffusion_jax.training.profiler import Profiler
-from diffusion_jax.training.step import Batch
 from diffusion_jax.training.tools import Plan, Tools
 
 DEFAULT = config.DEFAULT.with_name("digits.py")
@@ -31,6 +30,7 @@ DEFAULT = config.DEFAULT.with_name("digits.py")
 
 def main(arguments: list[str]) -> None:
     """Train, or go on training, the run that the arguments describe."""
+    began = time.perf_counter()
     given, overrides = _parse(arguments)
     if given.verify:
         if given.workdir is None:
@@ -43,22 +43,26 @@ def main(arguments: list[str]) -> None:
     size, parts = settings.train.batch_size, settings.train.accumulate
     devices.check_batch(size, jax.device_count(), parts)
     cache.enable()
-    _train(settings, workdir)
+    _train(settings, workdir, began)
 
 
-def _train(settings, workdir: Path) -> None:
+def _train(settings, workdir: Path, began: float) -> None:
     source = build.source(settings)
     parts = build.diffusion(settings, source.spec)
-    training = build.training(settings, parts)
     folder = workdir / "checkpoints"
     with ExitStack() as stack:
         done = cluster.first_says(lambda: _claim(workdir, settings, source, stack))
+        given, paced = settings, None
+        if settings.train.minutes:
+            paced, source = _paced(settings, source, parts, workdir, done, began)
+            settings = config.stretched(settings, paced)
         if done is not None and done >= settings.train.steps:
             _say(f"{workdir} is finished: {done} steps are done; nothing to do")
             return
+        training = build.training(settings, parts)
         dataset, draw, parallel = prepare(settings, source, training, fresh=done is None)
         _say(_first_line(settings, source.size, parts, parallel.state.params))
-        cluster.first_says(lambda: _begin(workdir, settings, source, done))
+        cluster.first_says(lambda: _begin(workdir, given, source, done, paced))
         checkpoints = Checkpoints(folder, build.about(settings, parts), _keep(settings), warn)
         stack.callback(checkpoints.close)
         if done is not None:
@@ -77,6 +81,22 @@ def _train(settings, workdir: Path) -> None:
         )
     _say(f"done: checkpoint {folder / str(settings.train.steps)}; next:")
     _say(f"  python sample.py --workdir={workdir}")
+
+
+def _paced(
+    settings, source: Source, parts: build.Diffusion, workdir: Path, done: int | None, began: float
+) -> tuple[int, Source]:
+    """Find the steps that `train.minutes` allows: once, a resumed run keeps its number.
+
+    Returns:
+        The number of steps, and the source, whose images may have been read meanwhile.
+    """
+    if done is not None:
+        return cluster.first_says(lambda: run_folder.paced_steps(workdir)), source
+    pace, source = measured_pace(settings, source, parts)
+    steps = cluster.first_says(lambda: fitting_steps(settings.train.minutes, pace, began))
+    _say(f"{settings.train.minutes:g} minutes: {steps:,} steps at {pace.step_seconds:.3g} s a step")
+    return steps, source
 
 
 def _say(line: str) -> None:
@@ -101,32 +121,9 @@ def _claim(workdir: Path, settings, source: Source, stack: ExitStack) -> int | N
     return done
 
 
-def _begin(workdir: Path, settings, source: Source, done: int | None) -> None:
+def _begin(workdir: Path, settings, source: Source, done: int | None, paced: int | None) -> None:
     step_folders.set_aside(workdir / "checkpoints", done)
-    run_folder.begin(workdir, settings, source.spec, source.size, done or 0)
-
-
-def prepare(settings, source: Source, training: build.Training, fresh: bool):
-    """Read the data, unless streamed, and compile the step and a `fresh` state at the same time."""
-    size = settings.train.batch_size
-    own = size // jax.process_count()
-    images = jax.ShapeDtypeStruct((own, *source.shape), np.uint8)
-    number = jax.ShapeDtypeStruct((own,), np.int32)
-    with ThreadPoolExecutor() as background:
-        reading = None if settings.data.stream else background.submit(source.load)
-
-        def init():
-            return training.init(stream_key(settings.seed, Stream.INIT))
-
-        shapes = jax.eval_shape(init)
-        parallel = devices.data_parallel(
-            training.make_step, settings.parallel, jax.devices(), size, shapes
-        )
-        compiling = background.submit(parallel.compile, Batch(images, number, number))
-        places = jax.tree.map(lambda a: a.sharding, parallel.state)
-        drawing = jax.jit(init, out_shardings=places)
-        drawing = drawing.lower().compile() if fresh else drawing
-        return reading and reading.result(), drawing, compiling.result()
+    run_folder.begin(workdir, settings, source.spec, source.size, done or 0, paced)
 
 
 def _parse(arguments: list[str]):
@@ -173,6 +170,8 @@ def make_tools(settings, workdir, parts, parallel, batch, checkpoints, done, sta
     first = cluster.is_first()
     metrics = None
     if first:
+        if not events.available():
+            warn("no TensorBoard events: the package 'tensorboardX' is not installed")
         metrics = MetricsWriter(workdir, done, settings.train.log_every)
         stack.callback(metrics.close)
     report = Training(settings.train.steps, done, quiet=not first)

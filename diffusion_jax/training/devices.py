@@ -66,10 +66,14 @@ class Parallel(NamedTuple):
     read: Callable[[Any], Any]
     shapes: Callable[[Any], tuple[Any, Any]]
 
-    def compile(self, batch: Any) -> "Parallel":
-        """The same with its step compiled ahead, for a process's batch of these shapes."""
+    def compile(self, batch: Any, **options: Any) -> "Parallel":
+        """The same with its step compiled ahead, for a process's batch of these shapes.
+
+        Args:
+            options: of XLA, beside those of `compiler_options`.
+        """
         lowered = self.step.lower(*self.shapes(batch))
-        step = lowered.compile(compiler_options=compiler_options())
+        step = lowered.compile(compiler_options={**compiler_options(), **options})
         on_cpu = jax.default_backend() == "cpu"  # elsewhere it is not the C library's memory
         make_room(step.memory_analysis().temp_size_in_bytes if on_cpu else 0)
         return self._replace(step=step)

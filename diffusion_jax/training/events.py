@@ -1,7 +1,13 @@
 """TensorBoard events, written at once."""
 
+import importlib.util
 import time
 from pathlib import Path
+
+
+def available() -> bool:
+    """Whether tensorboardX is installed, which a bare machine may lack."""
+    return importlib.util.find_spec("tensorboardX") is not None
 
 
 class Events:

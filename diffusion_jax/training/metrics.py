@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from diffusion_jax.files import replacing
-from diffusion_jax.training.events import Events
+from diffusion_jax.training.events import Events, available
 
 
 class MetricsWriter:
@@ -39,7 +39,9 @@ class MetricsWriter:
             return None
         try:
             self._write_lines()
-            self._write_events()
+            if available():
+                self._write_events()
+            self._size = self._path.stat().st_size
         except OSError as error:
             self._events = None  # a record may be torn: the next ones go to a new file
             return error.strerror or str(error)
@@ -63,7 +65,6 @@ class MetricsWriter:
             self._events.write(step, values)
         self._events.flush()
         self._purge = self._waiting[-1][0] + 1
-        self._size = self._path.stat().st_size
 
     def keep_batch(self, step: int, losses: dict[str, Any]) -> Path:
         """Write what a bad step's batch looked like into a file of its own."""

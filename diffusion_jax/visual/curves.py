@@ -66,3 +66,15 @@ def rate_distortion(path: Path, rate: Sequence[float], distortion: Sequence[floa
         )
 
     _save(path, draw)
+
+
+def training(path: Path, images: Sequence[int], losses: Sequence[float]) -> None:
+    """Training losses against the images seen so far."""
+
+    def draw(axes: Axes) -> None:
+        axes.plot(images, losses, linewidth=1.0)
+        axes.set(xlabel="images seen", ylabel="training loss", title="Training")
+        if min(losses) > 0.0:
+            axes.set_yscale("log")
+
+    _save(path, draw)

@@ -1,0 +1,78 @@
+"""How many steps fit into `train.minutes`: found once, from the speed of the first steps."""
+
+import math
+import time
+from contextlib import ExitStack
+from typing import NamedTuple
+
+import jax
+
+from diffusion_jax import build
+from diffusion_jax.commands.feed import batches, streamed
+from diffusion_jax.commands.prepare import prepare
+from diffusion_jax.data.dataset import Source, loaded
+from diffusion_jax.errors import UserError
+from diffusion_jax.training import cluster
+
+MEASURED = 2.0  # seconds of steps that the speed is taken from
+MOST_MEASURED = 200  # steps
+SHARE = 0.95  # of the time left; saving and logging take the rest
+
+
+class Pace(NamedTuple):
+    """Seconds that compiling the step and one step take."""
+
+    compile_seconds: float
+    step_seconds: float
+
+
+def measured_pace(settings, source: Source, parts: build.Diffusion) -> tuple[Pace, Source]:
+    """Time real steps of a run that is thrown away afterwards.
+
+    Returns:
+        The pace, and the source, which holds its images in memory from now on unless streamed.
+    """
+    began = time.perf_counter()
+    training = build.training(settings, parts)
+    dataset, draw, parallel = prepare(settings, source, training, fresh=True)
+    compiled = time.perf_counter()
+    with ExitStack() as stack:
+        if dataset is None:
+            batch = streamed(settings, source, 0, stack)
+        else:
+            batch, source = batches(settings, dataset), loaded(dataset)
+        state = parallel.place_state(draw())
+
+        def seconds(first: int, count: int) -> float:
+            nonlocal state
+            started = time.perf_counter()
+            for step in range(first, first + count):
+                state, _ = parallel.step(state, parallel.place_batch(batch(step)))
+            jax.block_until_ready(state)
+            return (time.perf_counter() - started) / count
+
+        seconds(0, 1)  # the first one loads the program
+        one = seconds(1, 1)
+        count = min(max(math.ceil(MEASURED / one), 2), MOST_MEASURED)
+        count = cluster.first_says(lambda: count)  # all processes take as many
+        return Pace(compiled - began, seconds(2, count)), source
+
+
+def fitting_steps(minutes: float, pace: Pace, began: float) -> int:
+    """Return the number of steps that end `minutes` after `began`, a time of `perf_counter`.
+
+    The step is compiled once more for that number, which its learning rate depends on.
+
+    Raises:
+        UserError: not even one step fits.
+    """
+    passed = time.perf_counter() - began
+    left = SHARE * (60.0 * minutes - passed - pace.compile_seconds)
+    steps = int(left / pace.step_seconds)
+    if steps < 1:
+        needed = (passed + pace.compile_seconds + pace.step_seconds) / (60.0 * SHARE)
+        raise UserError(
+            f"config.train.minutes is {minutes:g}, but reading, compiling and one step take "
+            f"{needed:.2g} minutes; set it higher"
+        )
+    return steps

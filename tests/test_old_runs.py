@@ -1,0 +1,59 @@
+"""A run outlives the code that made it: runs of older versions sample, evaluate and resume.
+
+`data/run_VERSION` holds a tiny run of each (`tiny.flags(train__steps=3)`), without events and lock.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny import ROOT, flags, run_inside, sample
+
+from diffusion_jax import config, run_folder
+from diffusion_jax.checks import check
+
+RUNS = sorted((Path(__file__).parent / "data").glob("run_*"))
+
+pytestmark = pytest.mark.usefixtures("hurried_compiler")
+
+
+@pytest.fixture(params=RUNS, ids=lambda path: path.name)
+def old_run(request, tmp_path):
+    """A copy, as it was written."""
+    to = tmp_path / "run"
+    for path in request.param.rglob("*"):
+        if path.is_file():
+            copy = to / path.relative_to(request.param)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            copy.write_bytes(path.read_bytes())
+    return to
+
+
+def test_an_old_run_samples_and_evaluates(old_run, tmp_path):
+    done = run_inside(sample(old_run, "--num=2", f"--out={tmp_path / 'x.npz'}"))
+    assert done.returncode == 0, done.stderr
+    assert np.load(tmp_path / "x.npz")["arr_0"].shape == (2, 8, 8, 1)
+    command = [sys.executable, str(ROOT / "evaluate.py"), f"--workdir={old_run}", "--num=4"]
+    done = run_inside(command)
+    assert done.returncode == 0, done.stderr
+
+
+def test_an_old_run_resumes(old_run):
+    command = [sys.executable, str(ROOT / "train.py"), f"--workdir={old_run}"]
+    done = run_inside([*command, *flags(train__steps=5, train__save_every=3)])
+    assert done.returncode == 0, done.stderr
+    assert "after step 3" in done.stdout
+    assert (old_run / "checkpoints" / "5").is_dir()
+    steps = [json.loads(line)["step"] for line in (old_run / "metrics.jsonl").open()]
+    assert steps == [1, 2, 3, 4, 5]
+
+
+def test_what_an_old_run_lacks_means_as_it_was(old_run):
+    record = json.loads((old_run / "config.json").read_text())["config"]
+    settings = run_folder.read(old_run).config
+    check(settings)
+    lacked = config.flatten(settings.to_dict()).keys() - config.flatten(record).keys()
+    assert lacked <= config.ADDED.keys()
+    assert all(config.flatten(settings.to_dict())[key] == config.ADDED[key] for key in lacked)
