@@ -7,7 +7,7 @@ PY := $(VENV)/bin/python
 PEERS := $(VENV)-peers
 
 .DEFAULT_GOAL := help
-.PHONY: help train test faults lint types peers parity bench notebook lock
+.PHONY: help train test faults lint types peers parity bench accelerator-check notebook lock
 
 help:
 	@echo "make train   train the digits and sample from them (about 4 minutes on 2 CPU cores)"
@@ -15,6 +15,7 @@ help:
 	@echo "make faults  the whole fault table: 20 kills, full disks, damage (about 10 minutes)"
 	@echo "make parity  compare samplers and network with diffusers', installed beside (CPU build of torch)"
 	@echo "make bench   time everything beside PyTorch's networks, on the digits (about 20 minutes)"
+	@echo "make accelerator-check   rehearse on the CPU what benchmarks.accelerator measures (under 4 minutes)"
 	@echo "make peers   install what parity and bench compare with"
 	@echo "make lint    ruff;  make types: pyright;  make notebook: run it small;  make lock: renew the lock"
 
@@ -54,6 +55,13 @@ bench: $(VENV)/ready $(PEERS)/ready
 	$(call BENCH,compile,--peer diffusers)
 	$(call BENCH,memory,--peer diffusers)
 	$(PY) -m benchmarks.data --config configs/digits.py --out benchmarks/results/data_digits.json
+
+# Small networks, the digits; PyTorch's network beside ours if `make peers` was run.
+accelerator-check: $(VENV)/ready
+	@out=$$(mktemp -d); JAX_PLATFORMS=cpu JAX_DISABLE_MOST_OPTIMIZATIONS=1 \
+		$(PY) -m benchmarks.accelerator --minutes 3.5 --out $$out \
+		--data digits $(if $(wildcard $(PEERS)/bin/python),--peers $(PEERS)/bin/python); \
+		status=$$?; ls -l $$out; rm -rf $$out; exit $$status
 
 notebook: $(VENV)/tools
 	@runs=$$(mktemp -d); SMALL=1 RUNS=$$runs $(VENV)/bin/jupyter-execute \

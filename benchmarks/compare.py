@@ -79,14 +79,16 @@ def compare(
     given: argparse.Namespace,
     others: dict[str, Callable[[], Any]] | None = None,
     warm: bool = True,
+    ceilings: measure.Ceilings | None = None,
 ) -> dict[str, Any]:
     """Seconds of ours and of the peers' command in turn, and the floor under ours.
 
     Args:
         others: programs of ours that are measured in the same rounds.
         warm: call each once before, not counted.
+        ceilings: of the network's type; by default made here.
     """
-    ceilings = measure.Ceilings(job.settings.model.dtype)
+    ceilings = ceilings or measure.Ceilings(job.settings.model.dtype)
     calls = {"ours": program.call, **(others or {})}
     all_calls = {
         **{name: lambda call=call: measure.timed(call) for name, call in calls.items()},
@@ -198,4 +200,4 @@ def answer(found: dict[str, Any]) -> None:
 def in_process(name: str, arguments: list[str], **environment: str) -> dict[str, Any]:
     """What a script finds with `--once` in a process of its own."""
     command = [sys.executable, "-m", f"benchmarks.{name}", *arguments, "--once"]
-    return json.loads(record.run(command, **environment).lines[-1][1])
+    return json.loads(record.run(command, environment).lines[-1][1])

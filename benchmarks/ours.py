@@ -108,11 +108,15 @@ def spread(one: Job) -> devices.Parallel:
     return devices.data_parallel(training.make_step, settings.parallel, jax.devices(), size, shapes)
 
 
-def train_step(one: Job) -> Program:
-    """The training step, as `train.py` compiles it; every call goes on from the last state."""
+def train_step(one: Job, **options: Any) -> Program:
+    """The training step, as `train.py` compiles it; every call goes on from the last state.
+
+    Args:
+        options: more of XLA's.
+    """
     batch, parallel = one.batch, spread(one)
     flops = operations.count(parallel.step, *parallel.shapes(batch))
-    parallel = parallel.compile(batch)
+    parallel = parallel.compile(batch, **options)
     key = stream_key(one.settings.seed, Stream.INIT)
     placed, state = parallel.place_batch(batch), parallel.place_state(one.training.init(key))
 

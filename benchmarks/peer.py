@@ -21,6 +21,7 @@ PYTHON = record.ROOT / ".venv-peers" / "bin" / "python"
 CHOICES = {
     "none": (),
     "diffusers": ("diffusers", "diffusers_compiled"),
+    "torch": ("torch", "torch_compiled"),
     "denoising_diffusion_pytorch": ("denoising_diffusion_pytorch",),
 }
 

@@ -3,11 +3,15 @@
 import json
 import os
 import platform
+import signal
 import subprocess
+import threading
 import time
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 ROOT = Path(__file__).parent.parent
@@ -21,8 +25,16 @@ class Finished(NamedTuple):
     peak_gib: float
 
 
-def run(command: list[str], **environment: str) -> Finished:
+def run(
+    command: list[str],
+    environment: Mapping[str, str] = MappingProxyType({}),
+    stop_after: float | None = None,
+) -> Finished:
     """Run a command from the project's root and time its output.
+
+    Args:
+        environment: more variables.
+        stop_after: seconds after which it is asked to stop, which is no failure.
 
     Raises:
         SystemExit: the command failed; its output is shown.
@@ -37,9 +49,15 @@ def run(command: list[str], **environment: str) -> Finished:
         env={**os.environ, **environment},
     )
     assert process.stdout
+    stopping = threading.Timer(stop_after or 0.0, process.terminate)
+    if stop_after is not None:
+        stopping.start()
     lines = [(time.perf_counter() - began, line.rstrip()) for line in process.stdout]
     _, status, usage = os.wait4(process.pid, 0)
-    if status:
+    stopping.cancel()
+    stopped = stop_after is not None and time.perf_counter() - began >= stop_after
+    by_signal = os.waitstatus_to_exitcode(status) in (-signal.SIGTERM, 128 + signal.SIGTERM)
+    if status and not (stopped and by_signal):
         raise SystemExit("\n".join([f"failed: {' '.join(command)}", *(text for _, text in lines)]))
     return Finished(lines, time.perf_counter() - began, usage.ru_maxrss / 2**20)
 
@@ -55,22 +73,22 @@ def processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def save(path: Path | None, result: dict) -> None:
-    """Print a result as JSON with hardware, versions and date; also write it if `path` is given."""
-    import jax
-
+def described(result: dict, devices: list[str]) -> dict:
+    """Return a result with hardware, versions and date; `devices` are the kinds of JAX's."""
     packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
-    record = {
+    return {
         **result,
-        "hardware": {
-            "processor": processor(),
-            "cores": os.cpu_count(),
-            "devices": [device.device_kind for device in jax.devices()],
-        },
+        "hardware": {"processor": processor(), "cores": os.cpu_count(), "devices": devices},
         "versions": {"python": platform.python_version(), **{p: version(p) for p in packages}},
         "date": datetime.now(UTC).date().isoformat(),
     }
-    text = json.dumps(record, indent=2)
+
+
+def save(path: Path | None, result: dict) -> None:
+    """Print a result as JSON with where it was measured; also write it if `path` is given."""
+    import jax
+
+    text = json.dumps(described(result, [device.device_kind for device in jax.devices()]), indent=2)
     print(text)
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -19,7 +19,7 @@ def first_step(config: str, flags: list[str], cache: str) -> float:
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "train.py", f"--config=configs/{config}.py"]
         command += [f"--workdir={folder}/run", "--config.train.steps=2", *flags]
-        finished = record.run(command, XDG_CACHE_HOME=cache, JAX_COMPILATION_CACHE_DIR="")
+        finished = record.run(command, {"XDG_CACHE_HOME": cache, "JAX_COMPILATION_CACHE_DIR": ""})
     return next(seconds for seconds, line in finished.lines if line.startswith("step 1/"))
 
 

@@ -25,10 +25,11 @@ OPTIONS: dict[str, dict[str, Any]] = {
 def compiler_options() -> dict[str, Any]:
     """What this platform's programs are compiled with: those options that its compiler knows."""
     options = OPTIONS.get(jax.default_backend(), {})
-    return {name: value for name, value in options.items() if _known({name: value})}
+    return {name: value for name, value in options.items() if known({name: value})}
 
 
-def _known(options: dict[str, Any]) -> bool:
+def known(options: dict[str, Any]) -> bool:
+    """Whether this platform's compiler takes these options."""
     try:
         jax.jit(lambda: 0, compiler_options=options).lower().compile()
     except jax.errors.JaxRuntimeError:

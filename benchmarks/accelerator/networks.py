@@ -1,0 +1,53 @@
+"""The networks that the stages `step` and `sample` measure, and PyTorch's beside them."""
+
+import argparse
+import subprocess
+from contextlib import ExitStack
+from pathlib import Path
+
+from benchmarks import ours, peer, record
+from diffusion_jax import config
+
+CONFIG = record.ROOT / "configs" / "cifar10_fast.py"
+# For a rehearsal on a CPU.
+SMALL = {
+    "model.channels": "8",
+    "model.multipliers": "1,1",
+    "model.blocks": "1",
+}
+ROUNDS = 5
+
+
+def job(options, batch: int, dtype: str = "bfloat16") -> ours.Job:
+    """Build CIFAR-10's network for a batch of random images; a smaller one for a rehearsal."""
+    overrides = {"train.batch_size": str(batch), "model.dtype": dtype}
+    overrides |= SMALL if options.small else {}
+    return ours.job(config.load(str(CONFIG), list(overrides.items())))
+
+
+def rounds(options) -> argparse.Namespace:
+    """Say how often `compare.compare` measures."""
+    return argparse.Namespace(rounds=2 if options.small else ROUNDS, awake=False)
+
+
+def start_peer(options, one: ours.Job, stack: ExitStack, *warm_up) -> list[peer.Peer]:
+    """Start PyTorch's network in another process and give it its first command, which compiles.
+
+    diffusers' where it is installed, else the copy in `benchmarks.torch_unet`; compiled, but for
+    a rehearsal.
+    """
+    if not options.peers:
+        return []
+    python = Path(options.peers)
+    names = peer.CHOICES["diffusers" if has(python, "diffusers") else "torch"]
+    settings = peer.settings(one.settings, one.data)
+    name = names[0] if options.small else names[-1]
+    started = stack.enter_context(peer.started(python, name, settings))
+    started.ask(*warm_up)
+    return [started]
+
+
+def has(python: Path, package: str) -> bool:
+    """Look whether an interpreter has a package."""
+    code = f"import importlib.util, sys; sys.exit(importlib.util.find_spec('{package}') is None)"
+    return subprocess.run([python, "-c", code], check=False).returncode == 0

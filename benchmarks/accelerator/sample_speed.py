@@ -1,0 +1,52 @@
+"""Stage `sample`: ancestral sampling with CIFAR-10's network, in one scan and in other ways."""
+
+from contextlib import ExitStack
+from functools import cache, partial
+from typing import Any
+
+from benchmarks import measure
+from benchmarks.accelerator.networks import job, rounds, start_peer
+from benchmarks.sample import bare, in_one_scan, make_chain
+from diffusion_jax.commands import cache as compilation
+
+# Network calls and images; what is worth most comes first.
+CHAINS = ((20, 256), (50, 256), (20, 1024), (50, 1024), (1000, 256), (1000, 1024))
+SMALL_CHAINS = ((5, 8), (10, 8))
+WARMED = 100  # calls, above which a chain is measured once, without a first one for warming up
+
+
+def items(options, results, stack: ExitStack) -> dict:
+    """Chains by their calls and images."""
+    compilation.enable()
+    peer_of = cache(partial(peers, options, stack))
+    chains = SMALL_CHAINS if options.small else CHAINS
+    return {
+        f"{calls}_calls_b{batch}": partial(chain, options, calls, batch, peer_of)
+        for calls, batch in chains
+    }
+
+
+def chain(options, calls: int, batch: int, peer_of) -> dict[str, Any]:
+    """Measure a chain in one scan, its bare network calls, and PyTorch's loop, in turn."""
+    made = make_chain(job(options, batch))
+    programs = {"scan": in_one_scan(made, calls), "network": bare(made, calls)}
+    timed = {name: partial(measure.timed, program.call) for name, program in programs.items()}
+    for each in peer_of(batch):
+        timed["peer"] = partial(each.ask, "sample", batch, calls)
+    short = calls <= WARMED
+    found = measure.in_turn(timed, rounds(options).rounds if short else 1, warm=short)
+    seconds = {name: measure.median(found, name) for name in timed}
+    return {
+        "images_per_second": batch / seconds["scan"],
+        "scan_over_network_calls": measure.ratio(found, "scan", "network"),
+        **({"ratio": measure.ratio(found, "peer", "scan")} if "peer" in timed else {}),
+        "seconds": seconds,
+        "calls": calls,
+        "batch": batch,
+        "rounds": found,
+    }
+
+
+def peers(options, stack: ExitStack, batch: int):
+    """Start PyTorch's network for chains of so many images, one process for all of them."""
+    return start_peer(options, job(options, batch), stack, "sample", batch, 2)
