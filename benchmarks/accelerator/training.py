@@ -22,7 +22,6 @@ from diffusion_jax.files import replacing
 from diffusion_jax.models import network
 from diffusion_jax.models.packing import unpack
 from diffusion_jax.training import devices, step_folders
-from diffusion_jax.visual import curves
 
 RESERVED, MOST_RESERVED = 0.4, 120.0  # of the time, for what follows the training; seconds
 SLACK = 0.2  # of what is reserved: a training may be slower than its first steps
@@ -101,7 +100,11 @@ def sample(workdir: Path, out: Path) -> dict[str, Any]:
 
 
 def curve(workdir: Path, out: Path) -> dict[str, Any]:
-    """Draw the loss against the images seen."""
+    """Draw the loss against the images seen; the numbers themselves are in train.json."""
+    try:
+        from diffusion_jax.visual import curves
+    except ModuleNotFoundError as error:
+        return {"left_out": f"the package '{error.name}' is not installed"}
     settings, _ = begun(workdir)
     lines = [line for line in logged(workdir) if line["loss"] is not None]
     seen = [line["step"] * settings["train"]["batch_size"] for line in lines]
