@@ -27,7 +27,7 @@ RESERVED, MOST_RESERVED = 0.4, 120.0  # of the time, for what follows the traini
 SLACK = 0.2  # of what is reserved: a training may be slower than its first steps
 EVERY = 20  # steps of the bound that one t stands for
 TESTED = 1000  # images
-SMALL_BATCH = 32
+SMALL_BATCH, SMALL_TESTED = 32, 100
 
 
 def items(options, results, stack) -> dict:
@@ -35,9 +35,10 @@ def items(options, results, stack) -> dict:
     jax.config.update("jax_platforms", "cpu")
     workdir, out = Path(options.workdir), Path(options.out)
     data = open_data(options.data)
+    tested = min(SMALL_TESTED if options.small else TESTED, len(data.test.images))
     return {
         "train": lambda: train(options, data, results.left()),
-        "evaluate": partial(evaluate, workdir, data),
+        "evaluate": partial(evaluate, workdir, tested),
         "sample": partial(sample, workdir, out / "train_samples.png"),
         "curve": partial(curve, workdir, out / "train_curve.png"),
         "weights": partial(weights, workdir, out / "train_ema_float16.npz"),
@@ -76,9 +77,8 @@ def train(options, data: Data, seconds: float) -> dict[str, Any]:
     }
 
 
-def evaluate(workdir: Path, data: Data) -> dict[str, Any]:
+def evaluate(workdir: Path, num: int) -> dict[str, Any]:
     """Bits/dim of the averaged parameters on the first test images."""
-    num = min(TESTED, len(data.test.images))
     report = workdir / "evaluation" / "accelerator.json"
     flags = [f"--num={num}", f"--every={EVERY}", f"--out={report}"]
     done = record.run([*script("evaluate", workdir), *flags])
