@@ -70,7 +70,7 @@ def train(options, data: Data, seconds: float) -> dict[str, Any]:
         "finished": steps == planned,
         "images_seen": steps * settings["train"]["batch_size"],
         "images_per_second": float(np.median([line["images_per_second"] for line in lines])),
-        "minutes": done.seconds / 60.0,
+        "minutes_of_this_call": done.seconds / 60.0,
         "planned_minutes": minutes,
         "config": settings,
         "curve": [[line["step"], line["loss"]] for line in lines],
