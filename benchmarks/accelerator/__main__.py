@@ -26,7 +26,7 @@ from benchmarks.accelerator import data, plan, results
 from diffusion_jax.commands.arguments import Parser, as_path, named, number, positive, run
 from diffusion_jax.errors import UserError
 
-GRACE = 30.0  # seconds beyond its time, after which a stage is killed
+GRACE = 60.0  # seconds beyond its time, after which a stage is ended
 
 
 def main(arguments: list[str]) -> None:

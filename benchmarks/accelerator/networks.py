@@ -34,9 +34,9 @@ def start_peer(options, one: ours.Job, stack: ExitStack, *warm_up) -> list[peer.
     """Start PyTorch's network in another process and give it its first command, which compiles.
 
     diffusers' where it is installed, else the copy in `benchmarks.torch_unet`; compiled, but for
-    a rehearsal.
+    a rehearsal. It uses one device, so that there is none beside several of ours.
     """
-    if not options.peers:
+    if not options.peers or len(options.device["kinds"]) > 1:
         return []
     python = Path(options.peers)
     names = peer.CHOICES["diffusers" if has(python, "diffusers") else "torch"]

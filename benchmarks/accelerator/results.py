@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from benchmarks import record
 from diffusion_jax.errors import UserError
 from diffusion_jax.files import replacing
@@ -59,9 +61,17 @@ class Results:
 def _measured(measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     try:
         return measure()
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            return _failed(error)
+        return {"left_out": "the device has too little memory"}
     except (Exception, SystemExit) as error:  # whatever a library runs into: the next one goes on
-        last = traceback.format_exc().strip().splitlines()[-12:]
-        return {"error": f"{type(error).__name__}: {error}"[:2000], "traceback": last}
+        return _failed(error)
+
+
+def _failed(error: BaseException) -> dict[str, Any]:
+    last = traceback.format_exc().strip().splitlines()[-12:]
+    return {"error": f"{type(error).__name__}: {error}"[:2000], "traceback": last}
 
 
 def _shown(item: dict[str, Any]) -> str:

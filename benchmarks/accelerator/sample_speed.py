@@ -1,5 +1,6 @@
 """Stage `sample`: ancestral sampling with CIFAR-10's network, in one scan and in other ways."""
 
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from functools import cache, partial
 from typing import Any
@@ -29,9 +30,12 @@ def items(options, results, stack: ExitStack) -> dict:
 def chain(options, calls: int, batch: int, peer_of) -> dict[str, Any]:
     """Measure a chain in one scan, its bare network calls, and PyTorch's loop, in turn."""
     made = make_chain(job(options, batch))
-    programs = {"scan": in_one_scan(made, calls), "network": bare(made, calls)}
-    timed = {name: partial(measure.timed, program.call) for name, program in programs.items()}
-    for each in peer_of(batch):
+    with ThreadPoolExecutor() as background:  # all compile at the same time, then take turns
+        starting = background.submit(peer_of, batch)
+        ways = {"scan": in_one_scan, "network": bare}
+        programs = {name: background.submit(way, made, calls) for name, way in ways.items()}
+    timed = {name: partial(measure.timed, each.result().call) for name, each in programs.items()}
+    for each in starting.result():
         timed["peer"] = partial(each.ask, "sample", batch, calls)
     short = calls <= WARMED
     found = measure.in_turn(timed, rounds(options).rounds if short else 1, warm=short)
