@@ -12,7 +12,6 @@ import jax
 
 from benchmarks import awake, measure, ours, peer, record
 from diffusion_jax import config
-from diffusion_jax.checks import check
 from diffusion_jax.commands import cache
 from diffusion_jax.commands.arguments import (
     Parser,
@@ -22,6 +21,7 @@ from diffusion_jax.commands.arguments import (
     positive,
     split_overrides,
 )
+from diffusion_jax.config.check import check
 
 
 def parser(name: str, description: str) -> Parser:

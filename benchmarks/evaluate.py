@@ -20,7 +20,7 @@ from diffusion_jax import build
 from diffusion_jax.commands.arguments import positive, run
 from diffusion_jax.config import Config
 from diffusion_jax.core.bound import strata
-from diffusion_jax.cores import each_core_a_device
+from diffusion_jax.devices.cores import each_core_a_device
 from diffusion_jax.evaluation import likelihood
 
 

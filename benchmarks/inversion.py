@@ -18,9 +18,9 @@ from diffusion_jax import build, run_folder
 from diffusion_jax.commands.restore import restore_ema
 from diffusion_jax.core.schedules import Schedule
 from diffusion_jax.data.transforms import to_unit_range
+from diffusion_jax.devices import sharding
 from diffusion_jax.samplers import inversion
 from diffusion_jax.samplers.grids import make_grid
-from diffusion_jax.training import devices
 
 RANGE = 2.0
 
@@ -56,7 +56,7 @@ def main() -> None:
     given = parser.parse_args()
     run = run_folder.read(given.workdir)
     parts = build.diffusion(run.config, run.data)
-    layout = devices.shardings(jax.devices())
+    layout = sharding.shardings(jax.devices())
     params = restore_ema(run, parts, None, layout).ema
     dataset = build.source(run.config).load()
     x0 = to_unit_range(jnp.asarray(dataset.images[: given.images]), run.data.levels)

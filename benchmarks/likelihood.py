@@ -23,9 +23,9 @@ from diffusion_jax.commands.restore import restore_ema
 from diffusion_jax.core.bound import strata, stratum_terms, term_nats
 from diffusion_jax.core.keys import fold, image_keys, image_normal, image_uniform
 from diffusion_jax.core.process import q_sample
-from diffusion_jax.cores import each_core_a_device
+from diffusion_jax.devices import sharding
+from diffusion_jax.devices.cores import each_core_a_device
 from diffusion_jax.evaluation import likelihood
-from diffusion_jax.training import devices
 
 EVERY = 10  # steps a stratum, so that a report is short and many can be interleaved
 
@@ -103,7 +103,7 @@ def main() -> None:
     each_core_a_device()
     run = run_folder.read(given.workdir)
     parts = build.diffusion(run.config, run.data)
-    layout = devices.shardings(jax.devices())
+    layout = sharding.shardings(jax.devices())
     params = jax.device_put(restore_ema(run, parts, None, layout).ema, layout.replicated)
     dataset = build.source(run.config, given.split).load()
     batches = partial(likelihood.batches, dataset, given.batch_size, given.batch_size, layout)

@@ -14,8 +14,8 @@ from typing import Any
 import jax
 
 from benchmarks import compare, measure, ours, peer, process_memory
-from diffusion_jax.allocator import give_back
 from diffusion_jax.commands.arguments import run
+from diffusion_jax.devices.allocator import give_back
 
 STEPS = 2
 

@@ -9,13 +9,13 @@ import numpy as np
 
 from benchmarks import operations
 from diffusion_jax import build
-from diffusion_jax.compiler import compiler_options
 from diffusion_jax.config import Config
 from diffusion_jax.core.keys import Stream, stream_key
 from diffusion_jax.data.dataset import DataSpec
+from diffusion_jax.devices import sharding
+from diffusion_jax.devices.compiler import compiler_options
 from diffusion_jax.errors import UserError
 from diffusion_jax.models.network import parameter_count
-from diffusion_jax.training import devices
 from diffusion_jax.training.step import Batch
 
 KNOWN = {
@@ -64,8 +64,8 @@ class Job(NamedTuple):
 
     def placed(self, *arrays: Any) -> tuple[Any, ...]:
         """Fresh parameters on every device, and arrays split over them image by image."""
-        devices.check_batch(self.settings.train.batch_size, jax.device_count())
-        layout = devices.shardings(jax.devices())
+        sharding.check_batch(self.settings.train.batch_size, jax.device_count())
+        layout = sharding.shardings(jax.devices())
         params = jax.device_put(self.parts.init(jax.random.key(0)), layout.replicated)
         return params, *jax.device_put(arrays, layout.split)
 
@@ -100,12 +100,14 @@ def program(function: Callable, *arguments: Any) -> Program:
     return Program(lambda: compiled(*arguments), compiled, flops)
 
 
-def spread(one: Job) -> devices.Parallel:
+def spread(one: Job) -> sharding.Parallel:
     """The training step over all devices, not yet compiled."""
     training, settings = one.training, one.settings
     shapes = jax.eval_shape(training.init, jax.random.key(0))
     size = settings.train.batch_size
-    return devices.data_parallel(training.make_step, settings.parallel, jax.devices(), size, shapes)
+    return sharding.data_parallel(
+        training.make_step, settings.parallel, jax.devices(), size, shapes
+    )
 
 
 def train_step(one: Job, **options: Any) -> Program:

@@ -22,13 +22,14 @@ import optax
 
 from benchmarks import record
 from diffusion_jax import build, config
+from diffusion_jax.checkpoints import step_folders
+from diffusion_jax.checkpoints.storage import Checkpoints
 from diffusion_jax.commands import train
 from diffusion_jax.commands.feed import batches
 from diffusion_jax.commands.prepare import prepare
-from diffusion_jax.compiler import compiler_options
 from diffusion_jax.core.keys import Stream, stream_key
-from diffusion_jax.training import loop, step_folders
-from diffusion_jax.training.checkpoint import Checkpoints
+from diffusion_jax.devices.compiler import compiler_options
+from diffusion_jax.training import loop
 from diffusion_jax.training.step import ema_decay_at
 
 

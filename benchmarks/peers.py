@@ -23,7 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode  # pyright: ignore[reportMi
 
 from benchmarks import process_memory
 from benchmarks.torch_unet import UNet
-from diffusion_jax.allocator import give_back
+from diffusion_jax.devices.allocator import give_back
 
 BETA_START, BETA_END, T = 1e-4, 0.02, 1000
 

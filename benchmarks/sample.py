@@ -22,12 +22,12 @@ import numpy as np
 
 from benchmarks import compare, measure, ours, peer
 from diffusion_jax.commands.arguments import positive, run
-from diffusion_jax.compiler import compiler_options
 from diffusion_jax.core.keys import Stream, fold, image_keys, image_normal, stream_key
 from diffusion_jax.core.moves import descent
 from diffusion_jax.core.predictions import Denoise
 from diffusion_jax.core.schedules import Schedule
-from diffusion_jax.cores import each_core_a_device
+from diffusion_jax.devices.compiler import compiler_options
+from diffusion_jax.devices.cores import each_core_a_device
 from diffusion_jax.samplers.base import Plan
 from diffusion_jax.samplers.grids import make_grid
 from diffusion_jax.samplers.sample import SAMPLERS, prior_sample, rounded, sample, start

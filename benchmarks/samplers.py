@@ -26,14 +26,15 @@ from benchmarks import curves, features, record
 from benchmarks.curves import Panel
 from diffusion_jax import build, build_sampling, run_folder
 from diffusion_jax.commands.restore import restore_ema
-from diffusion_jax.core import exact, schedules
+from diffusion_jax.core import schedules
 from diffusion_jax.core.keys import Stream, image_keys, stream_key
 from diffusion_jax.core.moves import descent
 from diffusion_jax.data.transforms import to_levels
-from diffusion_jax.evaluation.generate import Method
+from diffusion_jax.devices import sharding
 from diffusion_jax.samplers.base import Plan, Sampler
+from diffusion_jax.samplers.generate import Method
 from diffusion_jax.samplers.sample import SAMPLERS, sample, scan_rows, start
-from diffusion_jax.training import devices
+from diffusion_jax.truth import exact
 
 SCHEDULE = schedules.log_snr_linear(1000, 17)
 TOY = exact.mixture(
@@ -166,7 +167,7 @@ def quality(run: run_folder.Run, given: argparse.Namespace) -> dict:
     config, began = run.config, time.perf_counter()
     config.sample.update({"grid": "log_snr", "eta": 0.0, "langevin_steps": 1})
     parts = build.diffusion(config, run.data)
-    params = restore_ema(run, parts, None, devices.shardings(jax.devices())).ema
+    params = restore_ema(run, parts, None, sharding.shardings(jax.devices())).ema
     splits = {split: build.source(config, split).load() for split in ("train", "test")}
     judge = features.learn(**splits)
     wanted = [(name, calls) for name in given.methods for calls in given.calls]

@@ -23,10 +23,10 @@ from jax.sharding import AbstractMesh, NamedSharding, PartitionSpec
 
 from benchmarks import record, scaling_model
 from diffusion_jax import build, config
-from diffusion_jax.allocator import give_back
 from diffusion_jax.data.dataset import DataSpec
+from diffusion_jax.devices import sharding
+from diffusion_jax.devices.allocator import give_back
 from diffusion_jax.models.network import parameter_count
-from diffusion_jax.training import devices
 from diffusion_jax.training.step import Batch
 
 FAKE = 8
@@ -112,10 +112,10 @@ def kept(name: str, **changes: str) -> int:
 
 def split_bytes(state, count: int) -> int:
     """A state's bytes on each of `count` devices under `fsdp`, by `devices.split_parameter`."""
-    replicated = NamedSharding(AbstractMesh((1, count), devices.AXES), PartitionSpec())
-    layout = devices.Shardings(replicated, replicated)
+    replicated = NamedSharding(AbstractMesh((1, count), sharding.AXES), PartitionSpec())
+    layout = sharding.Shardings(replicated, replicated)
     return sum(
-        prod(devices.split_parameter(layout, leaf.shape).shard_shape(leaf.shape))
+        prod(sharding.split_parameter(layout, leaf.shape).shard_shape(leaf.shape))
         * leaf.dtype.itemsize
         for leaf in jax.tree.leaves(state)
     )
@@ -147,10 +147,10 @@ def counts(name: str) -> dict:
     }
 
 
-def spread(one: Job, mode: str, count: int) -> devices.Parallel:
+def spread(one: Job, mode: str, count: int) -> sharding.Parallel:
     """The job's step on so many fake devices."""
     used = jax.devices()[:count]
-    return devices.data_parallel(one.training.make_step, mode, used, one.size, one.state)
+    return sharding.data_parallel(one.training.make_step, mode, used, one.size, one.state)
 
 
 def placed(name: str, mode: str) -> dict:

@@ -11,11 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import record
-from diffusion_jax.core import bookkeeping, density_grid, estimators, exact, flow, schedules
+from diffusion_jax.core import estimators, flow, schedules
 from diffusion_jax.core.bound import bound_nats
 from diffusion_jax.core.predictions import Denoised
 from diffusion_jax.core.process import reverse_process
 from diffusion_jax.core.schedules import Schedule
+from diffusion_jax.truth import bookkeeping, density_grid, exact
 
 MEAN, VAR = 0.1, 0.2
 DATA = exact.gaussian(MEAN, VAR)

@@ -13,7 +13,7 @@ from contextlib import ExitStack
 
 from benchmarks import compare, ours
 from diffusion_jax.commands.arguments import run
-from diffusion_jax.cores import each_core_a_device
+from diffusion_jax.devices.cores import each_core_a_device
 
 
 def main(arguments: list[str]) -> None:

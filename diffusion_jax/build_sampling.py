@@ -11,8 +11,8 @@ from diffusion_jax.core.keys import fold, image_normal
 from diffusion_jax.core.moves import descent
 from diffusion_jax.core.schedules import Schedule
 from diffusion_jax.errors import UserError
-from diffusion_jax.evaluation.generate import Method
 from diffusion_jax.samplers.base import Sampler
+from diffusion_jax.samplers.generate import Method
 from diffusion_jax.samplers.grids import make_grid
 from diffusion_jax.samplers.measurement import masked, measured, resampled
 from diffusion_jax.samplers.sample import SAMPLERS, prior_sample

@@ -15,8 +15,8 @@ import pytest
 from tiny import ROOT, Tiny, settings, train
 
 from diffusion_jax import build
-from diffusion_jax.training import manifest, step_folders
-from diffusion_jax.training.checkpoint import Checkpoints
+from diffusion_jax.checkpoints import manifest, step_folders
+from diffusion_jax.checkpoints.storage import Checkpoints
 
 ONE_DEVICE = {
     **os.environ,

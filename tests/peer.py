@@ -11,7 +11,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from diffusion_jax.commands.arguments import run
 from diffusion_jax.errors import Diverged, UserError
-from diffusion_jax.training import cluster
+from diffusion_jax.processes import cluster
 
 FOREVER = 100  # seconds; nothing here is waited for that long
 

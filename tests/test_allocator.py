@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from diffusion_jax.allocator import KEPT
+from diffusion_jax.devices.allocator import KEPT
 
 HEMMED = """
 from benchmarks import process_memory

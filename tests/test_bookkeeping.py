@@ -5,8 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffusion_jax.core import bookkeeping, bound, discrete, exact, gaussian, schedules
+from diffusion_jax.core import bound, gaussian, schedules
 from diffusion_jax.core.process import VARIANCES, q_sample, reverse_process
+from diffusion_jax.truth import bookkeeping, discrete, exact
 
 SCHEDULE = schedules.linear(60, 1e-3, 0.2)
 DATA = exact.gaussian([0.2, -0.1], [[0.3, 0.1], [0.1, 0.2]])

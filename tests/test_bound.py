@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffusion_jax.core import bound, exact, gaussian, moves, schedules
+from diffusion_jax.core import bound, gaussian, moves, schedules
 from diffusion_jax.core.arrays import at
 from diffusion_jax.core.predictions import Denoised
 from diffusion_jax.core.process import (
@@ -16,6 +16,7 @@ from diffusion_jax.core.process import (
     q_sample,
     reverse_process,
 )
+from diffusion_jax.truth import exact
 
 STEPS = 1000
 SCHEDULES = {

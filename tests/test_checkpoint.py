@@ -10,11 +10,11 @@ from faults import DAMAGE, fill, flip, small_disk
 from tensorboardX.proto import event_pb2
 from tiny import Tiny
 
+from diffusion_jax.checkpoints import manifest, step_folders
+from diffusion_jax.checkpoints.step_folders import Keep
+from diffusion_jax.checkpoints.storage import Checkpoints, Losses, Outcome
 from diffusion_jax.errors import UserError
-from diffusion_jax.training import manifest, step_folders
-from diffusion_jax.training.checkpoint import Checkpoints, Losses, Outcome
-from diffusion_jax.training.metrics import MetricsWriter
-from diffusion_jax.training.step_folders import Keep
+from diffusion_jax.training.report import MetricsWriter
 
 
 @pytest.fixture(scope="module")

@@ -20,8 +20,8 @@ import psutil
 import pytest
 
 from diffusion_jax.errors import LostPeer, UserError
-from diffusion_jax.training import cluster
-from diffusion_jax.training.meeting import meet
+from diffusion_jax.processes import cluster
+from diffusion_jax.processes.rendezvous import meet
 
 PEER = Path(__file__).parent / "peer.py"
 HOST = "127.0.0.1"

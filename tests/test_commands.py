@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 from tiny import ROOT, Tiny, run_inside, sample, train
 
+from diffusion_jax.checkpoints.storage import Checkpoints
 from diffusion_jax.config import flatten
-from diffusion_jax.training.checkpoint import Checkpoints
 
 
 def run(command, **options):

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffusion_jax import compiler
+from diffusion_jax.devices import compiler
 
 
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="the options are a CPU's")

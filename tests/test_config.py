@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from diffusion_jax import build, build_sampling, config
-from diffusion_jax.checks import check
+from diffusion_jax.config.check import check
 from diffusion_jax.data.dataset import DataSpec
 from diffusion_jax.errors import UserError
 

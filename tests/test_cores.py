@@ -7,7 +7,7 @@ import sys
 import jax
 import pytest
 
-from diffusion_jax.cores import each_core_a_device
+from diffusion_jax.devices.cores import each_core_a_device
 
 COUNT = """
 from diffusion_jax.cores import each_core_a_device

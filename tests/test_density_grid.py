@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from diffusion_jax.core import density_grid as dg
+from diffusion_jax.truth import density_grid as dg
 
 X = np.linspace(-8.0, 8.0, 321)
 WIDTH = dg.grid_width(X)

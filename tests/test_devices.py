@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 from tiny import Tiny
 
+from diffusion_jax.checkpoints.step_folders import Keep
+from diffusion_jax.checkpoints.storage import Checkpoints, Outcome
 from diffusion_jax.core import gaussian, schedules
 from diffusion_jax.core.objective import LOSSES, Model, training_loss
 from diffusion_jax.core.predictions import prediction
 from diffusion_jax.core.process import q_sample, reverse_process
+from diffusion_jax.devices import sharding
 from diffusion_jax.errors import UserError
 from diffusion_jax.models import packing
-from diffusion_jax.training import devices
-from diffusion_jax.training.checkpoint import Checkpoints, Outcome
-from diffusion_jax.training.step_folders import Keep
 
 DEVICES = jax.devices()[:4]
 needs_devices = pytest.mark.skipif(len(DEVICES) < 4, reason="needs four devices")
@@ -45,7 +45,7 @@ def test_pure_functions_agree_under_pmap_jit_and_plain(function):
     x0, eps = jax.random.normal(jax.random.key(0), (2, 4, 3, 2, 2, 1))
     t = jax.random.randint(jax.random.key(1), (4, 3), 0, 100)
     plain = jnp.stack([function(x0[i], t[i], eps[i]) for i in range(4)])
-    mapped = jax.pmap(function, devices=DEVICES)(x0, t, eps)
+    mapped = jax.pmap(function, sharding=DEVICES)(x0, t, eps)
     flat = [a.reshape(-1, *a.shape[2:]) for a in (x0, t, eps)]
     jitted = jax.jit(function)(*flat).reshape(plain.shape)
     np.testing.assert_allclose(mapped, plain, rtol=2e-6, atol=1e-7)
@@ -60,14 +60,14 @@ BOUND = {"loss": "bound", "variance": "learned_range", "timesteps": "importance"
 def tiny():
     """With arrays of a tiny network counted as large enough to be split."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(devices, "SPLIT_FROM", 256)
+        patch.setattr(sharding, "SPLIT_FROM", 256)
         patch.setattr(packing, "LIMIT", 256)
         yield Tiny(train__batch_size=8, **BOUND)
 
 
 def spread(tiny, mode, devices_used, batch_size=8):
     shapes = jax.eval_shape(tiny.training.init, jax.random.key(0))
-    return devices.data_parallel(tiny.training.make_step, mode, devices_used, batch_size, shapes)
+    return sharding.data_parallel(tiny.training.make_step, mode, devices_used, batch_size, shapes)
 
 
 def run(tiny, mode, devices_used, steps=3):
@@ -86,7 +86,7 @@ def alone(tiny):
 
 
 @needs_devices
-@pytest.mark.parametrize("mode", devices.MODES)
+@pytest.mark.parametrize("mode", sharding.MODES)
 def test_training_on_four_devices_is_training_on_one(tiny, alone, mode):
     """Gradients are averages over the whole batch: neither summed nor of a device's share."""
     state, losses = run(tiny, mode, DEVICES)
@@ -126,7 +126,7 @@ def test_fsdp_splits_parameters_and_optimiser(tiny):
     large = [
         a
         for a in jax.tree.leaves(state)
-        if a.size >= devices.SPLIT_FROM and any(side % 4 == 0 for side in a.shape)
+        if a.size >= sharding.SPLIT_FROM and any(side % 4 == 0 for side in a.shape)
     ]
     assert large
     assert all(a.addressable_data(0).size == a.size // 4 for a in large)
@@ -134,9 +134,9 @@ def test_fsdp_splits_parameters_and_optimiser(tiny):
 
 
 def test_the_batch_divides_into_its_parts_on_every_device():
-    devices.check_batch(24, 4, parts=3)
+    sharding.check_batch(24, 4, parts=3)
     with pytest.raises(UserError, match=r"16 .* by the 4 devices times config.train.accumulate 3"):
-        devices.check_batch(16, 4, parts=3)
+        sharding.check_batch(16, 4, parts=3)
 
 
 @needs_devices

@@ -6,11 +6,12 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from diffusion_jax.core import estimators, exact, schedules
+from diffusion_jax.core import estimators, schedules
 from diffusion_jax.core.arrays import at
 from diffusion_jax.core.bound import bound_nats
 from diffusion_jax.core.predictions import Denoised
 from diffusion_jax.core.process import VARIANCES, reverse_process
+from diffusion_jax.truth import exact
 
 DATA = exact.mixture([0.4, 0.6], [[-0.6], [0.5]], [[[0.02]], [[0.05]]])
 

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from diffusion_jax.core import exact, schedules
+from diffusion_jax.core import schedules
 from diffusion_jax.core.process import q_sample, q_step, reverse_process
+from diffusion_jax.truth import exact
 
 SCHEDULE = schedules.linear(50, 1e-3, 0.2)
 

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffusion_jax.core import exact, flow, gaussian, schedules
+from diffusion_jax.core import flow, gaussian, schedules
+from diffusion_jax.truth import exact
 
 # Far enough into the noise that q(x_T) is N(0, I) for all that can be seen here.
 SCHEDULE = schedules.log_snr_linear(1000, 256, log_snr_min=-14.0)

@@ -22,7 +22,7 @@ from tiny import DIGITS
 from tiny import settings as tiny_settings
 
 from diffusion_jax import build, build_sampling, config, run_folder
-from diffusion_jax.checks import check
+from diffusion_jax.config.check import check
 from diffusion_jax.core.schedules import SCHEDULES
 from diffusion_jax.core.timesteps import TIMESTEPS
 from diffusion_jax.data.dataset import DataSpec

@@ -10,9 +10,9 @@ from diffusion_jax.core.arrays import at
 from diffusion_jax.core.predictions import Denoised
 from diffusion_jax.core.process import reverse_process
 from diffusion_jax.data.dataset import Dataset
+from diffusion_jax.devices.sharding import shardings
 from diffusion_jax.evaluation import likelihood, report
 from diffusion_jax.evaluation.parts import Parts, fingerprint, measured
-from diffusion_jax.training.devices import shardings
 
 LEVELS = 5
 SCHEDULE = schedules.log_snr_linear(400, LEVELS)

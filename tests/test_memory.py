@@ -13,16 +13,16 @@ from tiny import Tiny
 
 from diffusion_jax import build_sampling
 from diffusion_jax.commands.progress_grid import make_draw
-from diffusion_jax.evaluation import memory
-from diffusion_jax.evaluation.generate import make_generate
-from diffusion_jax.evaluation.memory import (
+from diffusion_jax.devices.sharding import shardings
+from diffusion_jax.samplers import batch_size
+from diffusion_jax.samplers.batch_size import (
     AT_ONCE_ON_CPU,
     SHARE,
     at_once,
     free_bytes,
     largest_fitting,
 )
-from diffusion_jax.training.devices import shardings
+from diffusion_jax.samplers.generate import make_generate
 
 pytestmark = pytest.mark.usefixtures("hurried_compiler")
 
@@ -65,7 +65,7 @@ def test_devices_share_what_the_machine_has():
 
 
 def test_a_containers_limit_is_the_machines(monkeypatch, tmp_path):
-    monkeypatch.setattr(memory, "CONTAINER", tmp_path)
+    monkeypatch.setattr(batch_size, "CONTAINER", tmp_path)
     devices = jax.local_devices(backend="cpu")[:1]
     (tmp_path / "memory.current").write_text("1000000\n")
     (tmp_path / "memory.max").write_text("max\n")
@@ -92,7 +92,7 @@ def test_one_at_a_time_gives_the_same_images_and_compiles_no_more(monkeypatch, c
     wanted = [0, 1, *range(5, 12)]
 
     def drawn(free, progress):
-        monkeypatch.setattr(memory, "free_bytes", lambda devices: free)
+        monkeypatch.setattr(batch_size, "free_bytes", lambda devices: free)
         return list(make_generate(method, layout, 4)(params, 0, wanted, progress))
 
     whole, heard = drawn(math.inf, lambda done: None), []
@@ -116,7 +116,7 @@ def test_a_grid_in_training_is_the_same_from_more_batches(monkeypatch, tmp_path)
     pictures = []
     for name, free in (("whole", math.inf), ("parts", 0)):
         (tmp_path / name).mkdir()
-        monkeypatch.setattr(memory, "free_bytes", lambda devices, free=free: free)
+        monkeypatch.setattr(batch_size, "free_bytes", lambda devices, free=free: free)
         draw = make_draw(tiny.config, tiny.parts, tmp_path / name)
         with Image.open(draw(0, tiny.state().ema, lambda: False)) as picture:
             pictures.append(np.asarray(picture).astype(int))

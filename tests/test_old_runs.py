@@ -12,7 +12,7 @@ import pytest
 from tiny import ROOT, flags, run_inside, sample
 
 from diffusion_jax import config, run_folder
-from diffusion_jax.checks import check
+from diffusion_jax.config.check import check
 
 RUNS = sorted((Path(__file__).parent / "data").glob("run_*"))
 

@@ -11,10 +11,10 @@ import pytest
 from tiny import Tiny, settings
 
 from diffusion_jax import build
-from diffusion_jax.compiler import compiler_options
 from diffusion_jax.core.bound import term_nats
 from diffusion_jax.core.process import q_sample
 from diffusion_jax.data.transforms import to_unit_range
+from diffusion_jax.devices.compiler import compiler_options
 from diffusion_jax.models import network, unet
 from diffusion_jax.models.layers import GroupNorm
 from diffusion_jax.models.packing import pack

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from diffusion_jax.core import exact, gaussian, moves, schedules
+from diffusion_jax.core import gaussian, moves, schedules
 from diffusion_jax.core.process import (
     VARIANCES,
     p_mean_variance,
@@ -15,6 +15,7 @@ from diffusion_jax.core.process import (
     q_step,
     reverse_process,
 )
+from diffusion_jax.truth import exact
 
 SCHEDULE = schedules.linear(20, 1e-2, 0.3)
 X0 = jax.random.uniform(jax.random.key(0), (3, 2, 2, 1), minval=-1.0, maxval=1.0)

@@ -9,8 +9,8 @@ import numpy as np
 import optax
 import pytest
 
-from diffusion_jax.compiler import compiler_options
 from diffusion_jax.core.timesteps import TIMESTEPS
+from diffusion_jax.devices.compiler import compiler_options
 from diffusion_jax.models.layers import Attention, ResBlock
 from diffusion_jax.models.recompute import recomputing
 from diffusion_jax.training.optimizer import optimizer

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from toys import EXPLODING, GAUSSIAN, MEAN, SCHEDULE, keys_of, make
 
-from diffusion_jax.core import exact
 from diffusion_jax.core.arrays import at
 from diffusion_jax.core.moves import descent
 from diffusion_jax.core.predictions import PREDICTIONS, denoiser, prediction
+from diffusion_jax.devices.sharding import shardings
 from diffusion_jax.samplers.grids import make_grid
 from diffusion_jax.samplers.sample import SAMPLERS, prior_sample, rounded, sample, scan_rows, start
-from diffusion_jax.training.devices import shardings
+from diffusion_jax.truth import exact
 
 
 @pytest.mark.parametrize(("output", "fixed"), [(-1.0, "fixed_small"), (1.0, "fixed_large")])

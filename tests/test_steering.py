@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 from toys import COUNT, GAUSSIAN, MEAN, MIXED, MIXTURE, SCHEDULE, VAR, keys_of, make
 
-from diffusion_jax.core import exact, schedules
+from diffusion_jax.core import schedules
 from diffusion_jax.core.moves import descent
 from diffusion_jax.core.predictions import denoiser, prediction
 from diffusion_jax.samplers import inversion
 from diffusion_jax.samplers.guidance import classifier_free, gradient_guided
 from diffusion_jax.samplers.measurement import downsampled, masked, measured, resampled
 from diffusion_jax.samplers.sample import SAMPLERS, sample
+from diffusion_jax.truth import exact
 
 COARSE = schedules.uniform_log_snr(SCHEDULE, 100)
 COV = np.array([[0.16, 0.1], [0.1, 0.16]])

@@ -9,12 +9,12 @@ import optax
 import pytest
 from tiny import Tiny
 
+from diffusion_jax.checkpoints.storage import Losses
 from diffusion_jax.core.keys import Stream, stream_key
-from diffusion_jax.training.checkpoint import Losses
 from diffusion_jax.training.history import Mean
-from diffusion_jax.training.metrics import MetricsWriter
 from diffusion_jax.training.optimizer import DECAYS, learning_rate, optimizer
 from diffusion_jax.training.profiler import Profiler
+from diffusion_jax.training.report import MetricsWriter
 from diffusion_jax.training.step import accumulated, ema_decay_at
 
 # Everything the state can hold: a learned variance, and the memory of how t is drawn.

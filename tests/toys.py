@@ -5,9 +5,10 @@ from functools import partial
 import jax
 import numpy as np
 
-from diffusion_jax.core import exact, schedules
+from diffusion_jax.core import schedules
 from diffusion_jax.core.process import VARIANCES
 from diffusion_jax.samplers.sample import SAMPLERS
+from diffusion_jax.truth import exact
 
 SCHEDULE = schedules.log_snr_linear(1000, 17)
 EXPLODING = schedules.variance_exploding(1000)

@@ -10,7 +10,7 @@ import numpy as np
 from faults import metrics
 from tiny import ROOT, Tiny, train
 
-from diffusion_jax.training.checkpoint import Checkpoints
+from diffusion_jax.checkpoints.storage import Checkpoints
 
 
 def environment(devices):

@@ -19,13 +19,13 @@ import numpy as np
 
 from benchmarks import ours, record
 from diffusion_jax import build, config
+from diffusion_jax.checkpoints.step_folders import Keep
+from diffusion_jax.checkpoints.storage import Checkpoints
 from diffusion_jax.core.keys import Stream, image_keys, image_normal, stream_key
 from diffusion_jax.evaluation import likelihood
 from diffusion_jax.files import replacing
 from diffusion_jax.samplers.grids import make_grid
 from diffusion_jax.samplers.sample import SAMPLERS, sample
-from diffusion_jax.training.checkpoint import Checkpoints
-from diffusion_jax.training.step_folders import Keep
 
 REFERENCE = Path(__file__).with_name("reference.npz")
 SMALL = {

@@ -13,7 +13,7 @@ from benchmarks.accelerator.networks import job, rounds, start_peer
 from benchmarks.accelerator.rates import PRECISIONS
 from benchmarks.accelerator.results import Results
 from diffusion_jax.commands import cache as compilation
-from diffusion_jax.compiler import known
+from diffusion_jax.devices.compiler import known
 
 BATCHES, SMALL_BATCHES = (256, 512, 128), (16, 8)
 

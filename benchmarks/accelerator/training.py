@@ -17,11 +17,12 @@ from benchmarks import record
 from benchmarks.accelerator.data import DIGITS, Data, as_arrays, open_data
 from benchmarks.accelerator.networks import CONFIG, SMALL
 from diffusion_jax import build, run_folder
+from diffusion_jax.checkpoints import step_folders
 from diffusion_jax.commands.restore import restore_ema
+from diffusion_jax.devices import sharding
 from diffusion_jax.files import replacing
 from diffusion_jax.models import network
 from diffusion_jax.models.packing import unpack
-from diffusion_jax.training import devices, step_folders
 
 RESERVED, MOST_RESERVED = 0.4, 120.0  # of the time, for what follows the training; seconds
 SLACK = 0.2  # of what is reserved: a training may be slower than its first steps
@@ -116,7 +117,7 @@ def weights(workdir: Path, out: Path) -> dict[str, Any]:
     """Write the averaged parameters as float16, an array a name."""
     run = run_folder.read(workdir)
     parts = build.diffusion(run.config, run.data)
-    state = restore_ema(run, parts, None, devices.shardings(jax.devices()[:1]))
+    state = restore_ema(run, parts, None, sharding.shardings(jax.devices()[:1]))
     tree = unpack(state.ema, network.shapes(parts.model, parts.data.shape))
     arrays = {
         jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf, np.float16)

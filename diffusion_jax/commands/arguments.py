@@ -13,7 +13,7 @@ import jax
 from absl import logging
 
 from diffusion_jax.errors import Diverged, LostPeer, Stopped, Unsaved, UserError
-from diffusion_jax.training import cluster
+from diffusion_jax.processes import cluster
 
 PREFIX = "--config."
 

@@ -10,7 +10,6 @@ import jax
 import numpy as np
 
 from diffusion_jax import build, config, run_folder
-from diffusion_jax.checks import check
 from diffusion_jax.commands import cache
 from diffusion_jax.commands.arguments import (
     Parser,
@@ -25,16 +24,17 @@ from diffusion_jax.commands.arguments import (
 from diffusion_jax.commands.pictures import write_pictures
 from diffusion_jax.commands.restore import restore_ema, restore_raw
 from diffusion_jax.commands.terminal import Images as Progress
+from diffusion_jax.config.check import check
 from diffusion_jax.core.process import VARIANCES
 from diffusion_jax.core.schedules import uniform_log_snr
-from diffusion_jax.cores import each_core_a_device
 from diffusion_jax.data.dataset import Source
 from diffusion_jax.data.transforms import to_unit_range
+from diffusion_jax.devices import sharding
+from diffusion_jax.devices.cores import each_core_a_device
 from diffusion_jax.errors import Diverged, UserError
 from diffusion_jax.evaluation import likelihood, report
 from diffusion_jax.evaluation.parts import Parts, fingerprint, measured
 from diffusion_jax.files import replacing
-from diffusion_jax.training import devices
 
 # What a run may be evaluated with other than it was trained with.
 MAY_DIFFER = ("data.dir", "variance", "decoder", "sample.clip")
@@ -55,7 +55,7 @@ def main(arguments: list[str]) -> None:
         raise UserError(f"--every {given.every}: the run has {parts.schedule.steps} steps")
     source = build.source(run.config, given.split)
     num = _check_data(source, run, given)
-    layout = devices.shardings(jax.devices())
+    layout = sharding.shardings(jax.devices())
     state = (restore_raw if given.raw else restore_ema)(run, parts, given.checkpoint, layout)
     out = given.out or run.folder / "evaluation" / _name(given, int(state.step))
     if out.suffix.lower() != ".json" or out.is_dir():

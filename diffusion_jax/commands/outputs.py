@@ -8,8 +8,8 @@ import numpy as np
 
 from diffusion_jax.commands.arguments import check_file
 from diffusion_jax.errors import UserError
-from diffusion_jax.evaluation.generate import Generated
 from diffusion_jax.files import replacing
+from diffusion_jax.samplers.generate import Generated
 from diffusion_jax.visual.images import grid, labelled_grid, save_png, to_uint8
 
 PICTURES = (".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".npy")

@@ -12,7 +12,7 @@ from diffusion_jax.commands.feed import batches, streamed
 from diffusion_jax.commands.prepare import prepare
 from diffusion_jax.data.dataset import Source, loaded
 from diffusion_jax.errors import UserError
-from diffusion_jax.training import cluster
+from diffusion_jax.processes import cluster
 
 MEASURED = 2.0  # seconds of steps that the speed is taken from
 MOST_MEASURED = 200  # steps

@@ -8,7 +8,7 @@ import numpy as np
 from diffusion_jax import build
 from diffusion_jax.core.keys import Stream, stream_key
 from diffusion_jax.data.dataset import Source
-from diffusion_jax.training import devices
+from diffusion_jax.devices import sharding
 from diffusion_jax.training.step import Batch
 
 
@@ -29,7 +29,7 @@ def prepare(settings, source: Source, training: build.Training, fresh: bool):
             return training.init(stream_key(settings.seed, Stream.INIT))
 
         shapes = jax.eval_shape(init)
-        parallel = devices.data_parallel(
+        parallel = sharding.data_parallel(
             training.make_step, settings.parallel, jax.devices(), size, shapes
         )
         compiling = background.submit(parallel.compile, Batch(images, number, number))

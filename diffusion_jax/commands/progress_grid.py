@@ -8,8 +8,8 @@ import jax
 import numpy as np
 
 from diffusion_jax import build, build_sampling
-from diffusion_jax.evaluation.generate import make_generate
-from diffusion_jax.training import devices
+from diffusion_jax.devices import sharding
+from diffusion_jax.samplers.generate import make_generate
 from diffusion_jax.visual.images import grid, labelled_grid, save_png, to_uint8
 
 
@@ -21,7 +21,7 @@ def make_draw(
     settings, parts: build.Diffusion, folder: Path
 ) -> Callable[[int, Any, Callable[[], bool]], str | None]:
     """Draw a grid: `(step, parameters, stopping) -> path or None`, compiled at its first call."""
-    num, layout = settings.sample.num, devices.shardings(jax.local_devices())
+    num, layout = settings.sample.num, sharding.shardings(jax.local_devices())
     generate = make_generate(build_sampling.method(settings, parts), layout, num)
 
     def draw(step: int, params, stopping: Callable[[], bool]) -> str | None:

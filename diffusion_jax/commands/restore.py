@@ -3,11 +3,11 @@
 import jax
 
 from diffusion_jax import build, run_folder
+from diffusion_jax.checkpoints.storage import Checkpoints
 from diffusion_jax.commands.terminal import warn
 from diffusion_jax.core.keys import Stream, stream_key
+from diffusion_jax.devices.sharding import Shardings
 from diffusion_jax.errors import UserError
-from diffusion_jax.training.checkpoint import Checkpoints
-from diffusion_jax.training.devices import Shardings
 from diffusion_jax.training.state import TrainState
 
 

@@ -8,7 +8,6 @@ import numpy as np
 
 from diffusion_jax import build, build_sampling, config, run_folder
 from diffusion_jax.build_sampling import Steering
-from diffusion_jax.checks import check
 from diffusion_jax.commands import cache
 from diffusion_jax.commands.arguments import (
     Parser,
@@ -25,14 +24,15 @@ from diffusion_jax.commands.outputs import open_output
 from diffusion_jax.commands.pixels import read_image, read_mask
 from diffusion_jax.commands.restore import restore_ema
 from diffusion_jax.commands.terminal import Images
-from diffusion_jax.cores import each_core_a_device
+from diffusion_jax.config.check import check
+from diffusion_jax.devices import sharding
+from diffusion_jax.devices.cores import each_core_a_device
 from diffusion_jax.errors import UserError
-from diffusion_jax.evaluation import memory
-from diffusion_jax.evaluation.generate import Frames, Method, make_generate
 from diffusion_jax.evaluation.parts import fingerprint
+from diffusion_jax.samplers import batch_size
+from diffusion_jax.samplers.generate import Frames, Method, make_generate
 from diffusion_jax.samplers.grids import GRIDS
 from diffusion_jax.samplers.sample import SAMPLERS
-from diffusion_jax.training import devices
 from diffusion_jax.visual.images import save_film, save_strips
 
 WATCHED = 8  # images whose way is shown
@@ -54,8 +54,8 @@ def main(arguments: list[str]) -> None:
     steering = _steering(given, run.data.shape)
     method = build_sampling.method(run.config, parts, steering)
     told = run.config.sample.batch_size
-    at_once = min(given.num, told) if told else memory.at_once(given.num, jax.devices())
-    layout = devices.shardings(jax.devices()[:at_once])
+    at_once = min(given.num, told) if told else batch_size.at_once(given.num, jax.devices())
+    layout = sharding.shardings(jax.devices()[:at_once])
     state = restore_ema(run, parts, given.checkpoint, layout)
     default = run.folder / "samples" / f"sample_step{state.step}_seed{given.seed}.png"
     identity = _identity(run.config, given, steering, int(state.step), state.ema)

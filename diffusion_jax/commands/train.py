@@ -7,7 +7,8 @@ from pathlib import Path
 import jax
 
 from diffusion_jax import build, config, run_folder
-from diffusion_jax.checks import check, profiled_steps
+from diffusion_jax.checkpoints import step_folders
+from diffusion_jax.checkpoints.storage import Checkpoints
 from diffusion_jax.commands import cache
 from diffusion_jax.commands.arguments import Parser, as_path, integer, named, split_overrides
 from diffusion_jax.commands.feed import batches, streamed
@@ -16,14 +17,16 @@ from diffusion_jax.commands.prepare import prepare
 from diffusion_jax.commands.progress_grid import make_draw
 from diffusion_jax.commands.terminal import Training, warn
 from diffusion_jax.commands.verify import verify
+from diffusion_jax.config.check import check, profiled_steps
 from diffusion_jax.data.dataset import Source
+from diffusion_jax.devices import sharding
 from diffusion_jax.errors import UserError
 from diffusion_jax.models.network import parameter_count
-from diffusion_jax.training import cluster, devices, events, loop, step_folders
-from diffusion_jax.training.checkpoint import Checkpoints
-from diffusion_jax.training.metrics import MetricsWriter
+from diffusion_jax.processes import cluster
+from diffusion_jax.training import events, loop
+from diffusion_jax.training.hooks import Plan, Tools
 from diffusion_jax.training.profiler import Profiler
-from diffusion_jax.training.tools import Plan, Tools
+from diffusion_jax.training.report import MetricsWriter
 
 DEFAULT = config.DEFAULT.with_name("digits.py")
 
@@ -41,7 +44,7 @@ def main(arguments: list[str]) -> None:
     run_folder.check_writable(workdir)
     cluster.join(given.coordinator, given.num_processes, given.process_id)
     size, parts = settings.train.batch_size, settings.train.accumulate
-    devices.check_batch(size, jax.device_count(), parts)
+    sharding.check_batch(size, jax.device_count(), parts)
     cache.enable()
     _train(settings, workdir, began)
 
@@ -187,7 +190,7 @@ def make_tools(settings, workdir, parts, parallel, batch, checkpoints, done, sta
         sample=draw if first else lambda *_: None,
         report=report,
         profiler=profiler,
-        vote=devices.voting(jax.devices()),
+        vote=sharding.voting(jax.devices()),
     )
 
 

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from diffusion_jax import run_folder
+from diffusion_jax.checkpoints import step_folders
 from diffusion_jax.errors import UserError
-from diffusion_jax.training import step_folders
 
 
 def verify(workdir: Path) -> None:

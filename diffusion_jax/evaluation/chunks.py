@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from diffusion_jax.training.devices import Shardings
+from diffusion_jax.devices.sharding import Shardings
 
 PIECES = 20
 

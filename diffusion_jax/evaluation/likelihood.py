@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffusion_jax.compiler import compiler_options
 from diffusion_jax.core.bound import Terms, prior_nats, strata, stratum_terms
 from diffusion_jax.core.estimators import trajectory_nats
 from diffusion_jax.core.flow import (
@@ -23,8 +22,9 @@ from diffusion_jax.core.process import ReverseProcess, q_sample
 from diffusion_jax.core.schedules import Schedule
 from diffusion_jax.data.dataset import Dataset
 from diffusion_jax.data.transforms import to_unit_range
+from diffusion_jax.devices.compiler import compiler_options
+from diffusion_jax.devices.sharding import Shardings
 from diffusion_jax.evaluation.chunks import pieces, whole_batch
-from diffusion_jax.training.devices import Shardings
 
 PROBES = 4  # of Hutchinson's estimator, per image
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from diffusion_jax.compiler import written
+from diffusion_jax.devices.compiler import written
 
 SMALL = "small"  # where they are
 LIMIT = 4096  # elements; larger arrays stay as they are. Checkpoints depend on it

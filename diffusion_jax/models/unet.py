@@ -8,8 +8,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from diffusion_jax.compiler import written
 from diffusion_jax.core.keys import fold
+from diffusion_jax.devices.compiler import written
 from diffusion_jax.errors import UserError, unknown_name
 from diffusion_jax.models.embedding import Condition
 from diffusion_jax.models.layers import ZEROS, Attention, GroupNorm, ResBlock, conv

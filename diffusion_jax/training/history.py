@@ -8,13 +8,13 @@ from typing import Any
 import jax
 import numpy as np
 
-from diffusion_jax.allocator import give_back
+from diffusion_jax.checkpoints.storage import Losses
+from diffusion_jax.devices.allocator import give_back
 from diffusion_jax.errors import Diverged
-from diffusion_jax.training import cluster
-from diffusion_jax.training.checkpoint import Losses
-from diffusion_jax.training.metrics import on_grid
+from diffusion_jax.processes import cluster
+from diffusion_jax.training.hooks import Plan, Tools
+from diffusion_jax.training.report import on_grid
 from diffusion_jax.training.step import Metrics
-from diffusion_jax.training.tools import Plan, Tools
 
 AHEAD = 2  # steps that may be under way unread: the device is never waited for, nor flooded
 

@@ -7,13 +7,13 @@ from typing import Any
 
 import jax
 
+from diffusion_jax.checkpoints.storage import Outcome
 from diffusion_jax.errors import Diverged, Stopped, Unsaved
-from diffusion_jax.training import cluster
-from diffusion_jax.training.checkpoint import Outcome
+from diffusion_jax.processes import cluster
+from diffusion_jax.processes.signals import stop_signals
 from diffusion_jax.training.history import History
-from diffusion_jax.training.signals import stop_signals
+from diffusion_jax.training.hooks import Plan, Tools
 from diffusion_jax.training.state import TrainState
-from diffusion_jax.training.tools import Plan, Tools
 
 
 def train(state: TrainState, plan: Plan, tools: Tools) -> TrainState:

@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from diffusion_jax.compiler import written
 from diffusion_jax.core.keys import Stream, image_keys, image_normal, image_uniform, stream_key
 from diffusion_jax.core.objective import Model, training_loss
 from diffusion_jax.core.timesteps import Timesteps
 from diffusion_jax.data.transforms import random_flip, to_unit_range
+from diffusion_jax.devices.compiler import written
 from diffusion_jax.training.state import Skipped, TrainState
 
 

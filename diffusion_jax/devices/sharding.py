@@ -8,8 +8,8 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from diffusion_jax.allocator import make_room
-from diffusion_jax.compiler import compiler_options
+from diffusion_jax.devices.allocator import make_room
+from diffusion_jax.devices.compiler import compiler_options
 from diffusion_jax.errors import UserError
 
 AXES = ("data", "fsdp")

@@ -14,15 +14,15 @@ from typing import Any, NamedTuple, TypeVar
 import jax
 
 from diffusion_jax.errors import UserError
-from diffusion_jax.training import lifeline
-from diffusion_jax.training.meeting import Address, meet, text
-from diffusion_jax.training.relay import open_relay
+from diffusion_jax.processes import heartbeat
+from diffusion_jax.processes.coordinator_proxy import open_relay
+from diffusion_jax.processes.rendezvous import Address, meet, text
 
 START = 50.0  # seconds that the processes wait for each other at the start
 
 T = TypeVar("T")
 
-_lifeline: lifeline.Lifeline | None = None
+_lifeline: heartbeat.Lifeline | None = None
 
 
 class _Place(NamedTuple):
@@ -57,7 +57,7 @@ def join(
     if place is None or place.count == 1:
         return
     links, found = meet(place.address, place.index, place.count, patience)
-    _lifeline = lifeline.Lifeline(place.index, place.count, links)
+    _lifeline = heartbeat.Lifeline(place.index, place.count, links)
     _initialize(found, place)
 
 
@@ -99,9 +99,9 @@ def leave(code: int) -> None:
     if _lifeline is None:
         return
     if not _lifeline.leave(code):
-        lifeline.exit_now(code)
+        heartbeat.exit_now(code)
     # All is done and said: whoever is lost from here on must not change this process's end.
-    guard = threading.Timer(lifeline.GRACE, lifeline.exit_now, [code])
+    guard = threading.Timer(heartbeat.GRACE, heartbeat.exit_now, [code])
     guard.daemon = True
     guard.start()
     jax.distributed.shutdown()

@@ -8,14 +8,14 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from diffusion_jax.compiler import compiler_options
 from diffusion_jax.core.keys import Stream, image_keys, stream_key
 from diffusion_jax.core.predictions import Denoise
-from diffusion_jax.evaluation import memory
+from diffusion_jax.devices.compiler import compiler_options
+from diffusion_jax.devices.sharding import Shardings
 from diffusion_jax.evaluation.chunks import pieces, whole_batch
+from diffusion_jax.samplers import batch_size
 from diffusion_jax.samplers.base import Plan, Sampler, Stepped
 from diffusion_jax.samplers.sample import scan_rows, start
-from diffusion_jax.training.devices import Shardings
 
 
 class Frames(NamedTuple):
@@ -97,7 +97,9 @@ def make_generate(method: Method, layout: Shardings, most: int) -> Generate:
             return advance.lower(params, *prepare(0, 0, n * len(devices)), parts[0]).compile()
 
         each = whole_batch(most, layout) // len(devices)
-        return len(devices) * memory.largest_fitting(compiled, each, memory.free_bytes(devices))
+        return len(devices) * batch_size.largest_fitting(
+            compiled, each, batch_size.free_bytes(devices)
+        )
 
     def draw(params, seed, first: int, report, watch: int):
         label, keys, state = prepare(seed, first, size)

@@ -17,7 +17,7 @@ from diffusion_jax.errors import UserError
 
 Config = Any  # a ConfigDict, whose fields no type checker can know
 
-DEFAULT = Path(__file__).parents[1] / "configs" / "default.py"
+DEFAULT = Path(__file__).parents[2] / "configs" / "default.py"
 # What changes no update but for its rounding. So does every key that ends in "_every".
 MAY_CHANGE = (
     "data.dir",

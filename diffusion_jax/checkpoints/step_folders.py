@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from diffusion_jax.checkpoints import manifest
 from diffusion_jax.files import sync_folder
-from diffusion_jax.training import manifest
 
 RECORD = "about.json"
 SAVING = "saving-"

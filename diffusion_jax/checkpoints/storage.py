@@ -10,11 +10,11 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from diffusion_jax.checkpoints import manifest, orbax_event_loop, step_folders
+from diffusion_jax.checkpoints.step_folders import Keep
 from diffusion_jax.errors import UserError
 from diffusion_jax.files import replacing
-from diffusion_jax.training import manifest, patience, step_folders
 from diffusion_jax.training.state import TrainState
-from diffusion_jax.training.step_folders import Keep
 
 
 class Outcome(NamedTuple):
@@ -55,7 +55,7 @@ class Checkpoints:
     ):
         self._folder, self._about, self._keep, self._warn = folder.absolute(), about, keep, warn
         if keep is not None:
-            patience.install()
+            orbax_event_loop.install()
         # Else, where a folder cannot be made, threads would wait for it for five minutes.
         options = ocp.options.AsyncOptions(create_directories_asynchronously=False)
         items = ocp.CompositeOptions(async_options=options)
@@ -115,7 +115,7 @@ class Checkpoints:
         self._pending = None
         if error is None:
             return Outcome(step, None)
-        patience.outlast("orbax")
+        orbax_event_loop.outlast("orbax")
         if jax.process_index() == 0:  # its leftovers take the room that the next one needs
             step_folders.sweep(self._folder)
         return Outcome(step, _reason(error))

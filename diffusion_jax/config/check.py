@@ -9,11 +9,11 @@ from diffusion_jax.core.predictions import PREDICTIONS
 from diffusion_jax.core.process import DECODERS, VARIANCES
 from diffusion_jax.core.schedules import SCHEDULES
 from diffusion_jax.core.timesteps import TIMESTEPS
+from diffusion_jax.devices.sharding import MODES
 from diffusion_jax.errors import UserError, unknown_name
 from diffusion_jax.models.unet import UNet, check_settings
 from diffusion_jax.samplers.grids import GRIDS
 from diffusion_jax.samplers.sample import SAMPLERS
-from diffusion_jax.training.devices import MODES
 from diffusion_jax.training.optimizer import DECAYS
 
 # Which table a name must be in.

@@ -6,7 +6,7 @@ from contextlib import suppress
 from ipaddress import ip_address
 
 from diffusion_jax.errors import LostPeer, UserError
-from diffusion_jax.training.lifeline import BEAT, MEND, SILENCE, Link
+from diffusion_jax.processes.heartbeat import BEAT, MEND, SILENCE, Link
 
 Address = tuple[str, int]
 

@@ -3,10 +3,10 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
-from diffusion_jax.training.checkpoint import Checkpoints
-from diffusion_jax.training.devices import Parallel
-from diffusion_jax.training.metrics import MetricsWriter
+from diffusion_jax.checkpoints.storage import Checkpoints
+from diffusion_jax.devices.sharding import Parallel
 from diffusion_jax.training.profiler import Profiler
+from diffusion_jax.training.report import MetricsWriter
 from diffusion_jax.training.step import Batch
 
 

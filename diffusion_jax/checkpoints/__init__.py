@@ -1,0 +1,1 @@
+"""Checkpoints: arrays, step folders and their sums."""

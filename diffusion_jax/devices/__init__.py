@@ -1,0 +1,1 @@
+"""Devices: how work is spread over them, and what the machine is told."""

@@ -1,0 +1,1 @@
+"""Several processes that start and end together, and signals."""
