@@ -29,7 +29,7 @@ def count_terms(parts: build.Diffusion, every: int) -> int:
     return len(strata(parts.schedule.steps, every).start)
 
 
-def bare(parts: build.Diffusion, params, images: likelihood.Images, terms: int) -> ours.Program:
+def bare(parts: build.Diffusion, params, images: likelihood.ImageBatch, terms: int) -> ours.Program:
     """As many network calls as there are terms, and nothing else."""
 
     def calls(params, levels, label):
@@ -41,7 +41,7 @@ def bare(parts: build.Diffusion, params, images: likelihood.Images, terms: int) 
 
 
 def report(
-    settings: Config, parts: build.Diffusion, params, images: likelihood.Images, every: int
+    settings: Config, parts: build.Diffusion, params, images: likelihood.ImageBatch, every: int
 ) -> Callable[[], Any]:
     """The bound of one batch, as `evaluate.py` computes it."""
 
@@ -64,7 +64,7 @@ def main(arguments: list[str]) -> None:
     with ExitStack() as stack:
         peers = compare.start_peers(given, job, stack)
         params, *batch = job.placed(*job.batch)
-        images = likelihood.Images(*batch)
+        images = likelihood.ImageBatch(*batch)
         network = bare(parts, params, images, terms)
         bound = report(job.settings, parts, params, images, given.every)
         others = {

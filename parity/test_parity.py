@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from diffusion_jax.core import schedules
-from diffusion_jax.core.arrays import at
+from diffusion_jax.core.arrays import lookup
 from diffusion_jax.core.keys import fold, image_normal
 from diffusion_jax.core.moves import descent
 from diffusion_jax.core.predictions import Denoised, prediction
@@ -101,7 +101,7 @@ def denoiser(case: Case):
     def denoise(x, t):
         y = 0.3 * jnp.asarray(NOISE, x.dtype)
         if meaning == "eps":
-            y = at(points.noise, t, x) * x + at(points.signal, t, x) * y
+            y = lookup(points.noise, t, x) * x + lookup(points.signal, t, x) * y
         return Denoised(of.to_x0(y, x, t), of.to_eps(y, x, t))
 
     return denoise

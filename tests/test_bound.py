@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from diffusion_jax.core import bound, gaussian, moves, schedules
-from diffusion_jax.core.arrays import at
+from diffusion_jax.core.arrays import lookup
 from diffusion_jax.core.predictions import Denoised
 from diffusion_jax.core.process import (
     DECODERS,
@@ -261,7 +261,7 @@ def discrete_gap(variance, steps, every=1, count=8000, levels=17):
 
     def denoise(x, t):
         """E[x0 | x_t] of the discrete data by Bayes' rule over its levels."""
-        signal, noise = at(schedule.signal, t, x), at(schedule.noise, t, x)
+        signal, noise = lookup(schedule.signal, t, x), lookup(schedule.noise, t, x)
         posterior = jax.nn.softmax(log_p - 0.5 * jnp.square((x - signal * grid) / noise))
         x0 = jnp.sum(posterior * grid, -1, keepdims=True)
         return Denoised(x0, (x - signal * x0) / noise)

@@ -12,7 +12,7 @@ from tiny import Tiny
 
 from diffusion_jax.checkpoints import manifest, step_folders
 from diffusion_jax.checkpoints.step_folders import Keep
-from diffusion_jax.checkpoints.storage import Checkpoints, Losses, Outcome
+from diffusion_jax.checkpoints.storage import Checkpoints, Outcome, SavedLosses
 from diffusion_jax.errors import UserError
 from diffusion_jax.training.report import MetricsWriter
 
@@ -129,7 +129,7 @@ def test_the_last_the_regular_and_the_best_stay(keep, kept):
 def test_what_is_not_kept_goes(tiny, tmp_path):
     checkpoints = Checkpoints(tmp_path, {}, Keep(1, every=4, best=1))
     for n, loss in ((1, 0.5), (2, 0.1), (3, 0.2), (4, 0.3), (5, 0.4), (6, None)):
-        checkpoints.save(tiny.state()._replace(step=np.int32(n)), Losses(loss))
+        checkpoints.save(tiny.state()._replace(step=np.int32(n)), SavedLosses(loss))
     checkpoints.wait()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["2", "4", "6"]
 

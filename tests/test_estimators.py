@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from diffusion_jax.core import estimators, schedules
-from diffusion_jax.core.arrays import at
+from diffusion_jax.core.arrays import lookup
 from diffusion_jax.core.bound import bound_nats
 from diffusion_jax.core.predictions import Denoised
 from diffusion_jax.core.process import VARIANCES, reverse_process
@@ -28,8 +28,8 @@ class Affine:
         self.mean, self.var = exact.affine_marginal(self.reverse, self.slope, self.offset)
 
     def denoise(self, x, t):
-        x0 = at(self.slope, t, x) * x + at(self.offset, t, x)
-        eps = (x - at(self.schedule.signal, t, x) * x0) / at(self.schedule.noise, t, x)
+        x0 = lookup(self.slope, t, x) * x + lookup(self.offset, t, x)
+        eps = (x - lookup(self.schedule.signal, t, x) * x0) / lookup(self.schedule.noise, t, x)
         return Denoised(x0, eps)
 
     def nats(self, x0):

@@ -11,14 +11,14 @@ PACKAGE = Path(__file__).parent.parent / "diffusion_jax"
 # within the same folder.
 FLOORS = [
     {"errors"},
-    {"files", "allocator", "compiler", "cores"},
-    {"core"},
-    {"samplers", "models", "data", "visual"},
+    {"files"},
+    {"core", "devices"},
+    {"truth", "samplers", "models", "data", "visual"},
+    {"checkpoints", "processes"},
     {"training"},
     {"evaluation", "interop"},
     {"config"},
     {"run_folder"},
-    {"checks"},
     {"build"},
     {"build_sampling"},
     {"commands"},
@@ -28,8 +28,8 @@ FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__in
 
 # Libraries that only one room may know.
 ROOMS = {
-    "orbax": {"training/checkpoint.py"},
-    "tensorboardX": {"training/events.py"},
+    "orbax": {"checkpoints/storage.py"},
+    "tensorboardX": {"training/report.py"},
     "flax": {"models"},
     "tensorflow_datasets": {"data"},
     "grain": {"data"},

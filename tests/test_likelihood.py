@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from diffusion_jax.core import schedules
-from diffusion_jax.core.arrays import at
+from diffusion_jax.core.arrays import lookup
 from diffusion_jax.core.predictions import Denoised
 from diffusion_jax.core.process import reverse_process
 from diffusion_jax.data.dataset import Dataset
 from diffusion_jax.devices.sharding import shardings
 from diffusion_jax.evaluation import likelihood, report
-from diffusion_jax.evaluation.parts import Parts, fingerprint, measured
+from diffusion_jax.evaluation.parts import FinishedBatches, fingerprint, measured
 
 LEVELS = 5
 SCHEDULE = schedules.log_snr_linear(400, LEVELS)
@@ -34,7 +34,7 @@ def exact(params, label):
     values = 2.0 * jnp.arange(LEVELS) / (LEVELS - 1) - 1.0
 
     def denoise(x, t):
-        signal, noise = at(SCHEDULE.signal, t, x), at(SCHEDULE.noise, t, x)
+        signal, noise = lookup(SCHEDULE.signal, t, x), lookup(SCHEDULE.noise, t, x)
         log_q = -0.5 * jnp.square((x - signal * values) / noise)
         weights = jax.nn.softmax(jnp.log(params) + log_q)
         x0 = jnp.sum(weights * values, -1, keepdims=True)
@@ -61,7 +61,7 @@ def run(measure, dataset, folder, probabilities=PROBABILITIES, batch_size=1500, 
     params = jax.device_put(jnp.asarray(probabilities, jnp.float32), layout.replicated)
     batches = likelihood.batches(dataset, len(dataset.images), batch_size, layout)
     progress = Silent()
-    return measured(measure, params, batches, Parts(folder), progress), progress.heard
+    return measured(measure, params, batches, FinishedBatches(folder), progress), progress.heard
 
 
 @pytest.fixture(scope="module")

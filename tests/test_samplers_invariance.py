@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from toys import EXPLODING, GAUSSIAN, MEAN, SCHEDULE, keys_of, make
 
-from diffusion_jax.core.arrays import at
+from diffusion_jax.core.arrays import lookup
 from diffusion_jax.core.moves import descent
 from diffusion_jax.core.predictions import PREDICTIONS, denoiser, prediction
 from diffusion_jax.devices.sharding import shardings
@@ -74,7 +74,7 @@ def test_every_prediction_gives_the_same_samples(name, schedule):
 
     def perfect(seen, time):
         t = jnp.round(time).astype(int)
-        x = at(schedule.scale, t, seen) * seen
+        x = lookup(schedule.scale, t, seen) * seen
         known = GAUSSIAN(schedule)(x, t)
         return whole.target(known.x0, known.eps, t)
 

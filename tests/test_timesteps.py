@@ -8,7 +8,7 @@ import pytest
 from diffusion_jax.core.timesteps import (
     MEMORY,
     TIMESTEPS,
-    History,
+    LossHistory,
     importance,
     probabilities,
     remember,
@@ -26,7 +26,7 @@ def draw(name, key, index, batch, steps):
 def uneven():
     """A memory in which losses differ a thousandfold."""
     square = jnp.square(jnp.logspace(-2.0, 1.0, STEPS))
-    return History(square, jnp.full(STEPS, 50))
+    return LossHistory(square, jnp.full(STEPS, 50))
 
 
 @pytest.mark.parametrize("name", TIMESTEPS)

@@ -9,11 +9,11 @@ import optax
 import pytest
 from tiny import Tiny
 
-from diffusion_jax.checkpoints.storage import Losses
+from diffusion_jax.checkpoints.storage import SavedLosses
 from diffusion_jax.core.keys import Stream, stream_key
 from diffusion_jax.training.history import Mean
+from diffusion_jax.training.hooks import Profiler
 from diffusion_jax.training.optimizer import DECAYS, learning_rate, optimizer
-from diffusion_jax.training.profiler import Profiler
 from diffusion_jax.training.report import MetricsWriter
 from diffusion_jax.training.step import accumulated, ema_decay_at
 
@@ -137,7 +137,9 @@ def test_the_mean_loss_is_that_of_every_step_since_the_last_save_that_was_due():
             saved = stopped.at_save(due=False)
             assert saved.mean is None
             stopped = Mean(saved.total, saved.count)
-    assert stopped.at_save(due=True) == straight.at_save(due=True) == Losses(pytest.approx(0.45))
+    assert (
+        stopped.at_save(due=True) == straight.at_save(due=True) == SavedLosses(pytest.approx(0.45))
+    )
     assert straight.at_save(due=True).mean is None
 
 

@@ -138,7 +138,7 @@ def terms() -> np.ndarray:
         STRATUM,
         seed=0,
     )
-    found = bound.run(params(), likelihood.Images(*images), lambda part: None)
+    found = bound.run(params(), likelihood.ImageBatch(*images), lambda part: None)
     return np.concatenate([found["prior"][None], found["nats"]])
 
 

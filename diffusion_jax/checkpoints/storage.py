@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import numpy as np
@@ -14,7 +14,16 @@ from diffusion_jax.checkpoints import manifest, orbax_event_loop, step_folders
 from diffusion_jax.checkpoints.step_folders import Keep
 from diffusion_jax.errors import UserError
 from diffusion_jax.files import replacing
-from diffusion_jax.training.state import TrainState
+
+# A named tuple of what training changes, with the fields `step` and `ema` among others.
+State = TypeVar("State", bound=Any)
+
+
+class Averaged(NamedTuple):
+    """The averaged parameters after `step` updates: all that sampling and evaluation need."""
+
+    step: Any
+    ema: Any
 
 
 class Outcome(NamedTuple):
@@ -24,7 +33,7 @@ class Outcome(NamedTuple):
     error: str | None
 
 
-class Losses(NamedTuple):
+class SavedLosses(NamedTuple):
     """The mean loss that a checkpoint is judged by, and the sum and number of those after it."""
 
     mean: float | None
@@ -32,7 +41,7 @@ class Losses(NamedTuple):
     count: int = 0
 
 
-NO_LOSSES = Losses(None)
+NO_LOSSES = SavedLosses(None)
 
 
 class Checkpoints:
@@ -65,7 +74,7 @@ class Checkpoints:
         self._background = ThreadPoolExecutor(1)
         self._pending: tuple[int, Future] | None = None
 
-    def save(self, state: TrainState, losses: Losses = NO_LOSSES) -> Outcome | None:
+    def save(self, state: Any, losses: SavedLosses = NO_LOSSES) -> Outcome | None:
         """Start to save; first wait for the save before it, and return how that one ended.
 
         `state` may be used up afterwards. What goes wrong shows in the outcome, never here.
@@ -128,7 +137,7 @@ class Checkpoints:
         """The newest step that is whole, None if there is none."""
         return step_folders.newest_good(self._folder, self._warn)
 
-    def restore(self, step: int, like: TrainState) -> TrainState:
+    def restore(self, step: int, like: State) -> State:
         """The state saved at `step`, on the devices and in the shapes of `like`.
 
         Raises:
@@ -138,20 +147,19 @@ class Checkpoints:
         restored = self._orbax.restore(
             self._folder / str(step), _items(_abstract(like), ocp.args.StandardRestore)
         )
-        return TrainState(**{**restored["state"], "ema": restored["ema"]})
+        return like._replace(**{**restored["state"], "ema": restored["ema"]})
 
-    def restore_ema(self, step: int | None, like: Any) -> TrainState:
-        """A state that holds the averaged parameters alone, of the given step or the newest.
+    def restore_ema(self, step: int | None, like: Any) -> Averaged:
+        """The averaged parameters alone, of the given step or the newest.
 
         Raises:
             UserError: there is no such checkpoint, or its parameters mean something else by now.
         """
         found = self.find(step)
-        state = TrainState(np.int32(found), None, like, None, None, None)
-        self._check(found, state)
+        self._check(found, Averaged(np.int32(found), like))
         args = ocp.args.Composite(ema=ocp.args.StandardRestore(_abstract(like)))
         restored = self._orbax.restore(self._folder / str(found), args)
-        return state._replace(ema=restored["ema"])
+        return Averaged(np.int32(found), restored["ema"])
 
     def find(self, step: int | None) -> int:
         """The given step, or the newest that is whole.
@@ -170,7 +178,7 @@ class Checkpoints:
             raise UserError(f"checkpoint {step} in {self._folder} is damaged: {wrong}")
         return found
 
-    def _check(self, step: int, like: TrainState) -> None:
+    def _check(self, step: int, like: Any) -> None:
         note = step_folders.record(self._folder, step)
         where = f"checkpoint {step} in {self._folder}"
         for key, now in self._about.items():
@@ -189,7 +197,7 @@ class Checkpoints:
         self._orbax.close()
 
 
-def described(state: TrainState) -> dict[str, str]:
+def described(state: Any) -> dict[str, str]:
     """Type and shape of every array in a state by its path, as in 'params/conv_in/bias'."""
     leaves = jax.tree_util.tree_leaves_with_path(state)
     return {
@@ -212,7 +220,7 @@ def first_difference(saved: dict[str, str], now: dict[str, str]) -> str | None:
     return None
 
 
-def _items(state: TrainState, kind: Callable) -> ocp.args.Composite:
+def _items(state: Any, kind: Callable) -> ocp.args.Composite:
     # The average is an item of its own, so that sampling reads nothing else.
     return ocp.args.Composite(state=kind(state._replace(ema=None)._asdict()), ema=kind(state.ema))
 

@@ -23,7 +23,7 @@ from diffusion_jax.commands.arguments import (
 )
 from diffusion_jax.commands.pictures import write_pictures
 from diffusion_jax.commands.restore import restore_ema, restore_raw
-from diffusion_jax.commands.terminal import Images as Progress
+from diffusion_jax.commands.terminal import ImageProgress as Progress
 from diffusion_jax.config.check import check
 from diffusion_jax.core.process import VARIANCES
 from diffusion_jax.core.schedules import uniform_log_snr
@@ -33,7 +33,7 @@ from diffusion_jax.devices import sharding
 from diffusion_jax.devices.cores import each_core_a_device
 from diffusion_jax.errors import Diverged, UserError
 from diffusion_jax.evaluation import likelihood, report
-from diffusion_jax.evaluation.parts import Parts, fingerprint, measured
+from diffusion_jax.evaluation.parts import FinishedBatches, fingerprint, measured
 from diffusion_jax.files import replacing
 
 # What a run may be evaluated with other than it was trained with.
@@ -67,7 +67,7 @@ def main(arguments: list[str]) -> None:
     params = jax.device_put(state.ema, layout.replicated)
     everything = {**settings, "config": config.to_json(run.config)}
     identity = fingerprint(everything, state.ema, dataset.images, dataset.labels)
-    done = Parts(out.with_suffix(f".{identity[:12]}.parts"))
+    done = FinishedBatches(out.with_suffix(f".{identity[:12]}.parts"))
     batches = partial(likelihood.batches, dataset, num, settings["batch_size"], layout)
     results = {
         measure.name: measured(
@@ -202,7 +202,7 @@ def _measures(run: run_folder.Run, parts: build.Diffusion, given) -> list[likeli
     return wanted
 
 
-def _check_finite(results: dict[str, dict[str, np.ndarray]], done: Parts) -> None:
+def _check_finite(results: dict[str, dict[str, np.ndarray]], done: FinishedBatches) -> None:
     for name, arrays in results.items():
         for each in arrays.values():
             lost = np.argwhere(~np.isfinite(each))

@@ -3,17 +3,16 @@
 import jax
 
 from diffusion_jax import build, run_folder
-from diffusion_jax.checkpoints.storage import Checkpoints
+from diffusion_jax.checkpoints.storage import Averaged, Checkpoints
 from diffusion_jax.commands.terminal import warn
 from diffusion_jax.core.keys import Stream, stream_key
 from diffusion_jax.devices.sharding import Shardings
 from diffusion_jax.errors import UserError
-from diffusion_jax.training.state import TrainState
 
 
 def restore_ema(
     run: run_folder.Run, parts: build.Diffusion, step: int | None, layout: Shardings
-) -> TrainState:
+) -> Averaged:
     """The averaged parameters of a checkpoint, by default the newest."""
     like = _on(layout, jax.eval_shape(parts.init, stream_key(run.config.seed, Stream.INIT)))
     return _open(run, parts).restore_ema(step, like)
@@ -21,12 +20,12 @@ def restore_ema(
 
 def restore_raw(
     run: run_folder.Run, parts: build.Diffusion, step: int | None, layout: Shardings
-) -> TrainState:
-    """The same state with the parameters themselves in the average's place."""
+) -> Averaged:
+    """The same with the parameters themselves in the average's place."""
     checkpoints, init = _open(run, parts), build.training(run.config, parts).init
     like = _on(layout, jax.eval_shape(init, stream_key(run.config.seed, Stream.INIT)))
     state = checkpoints.restore(checkpoints.find(step), like)
-    return state._replace(params=None, ema=state.params, opt_state=None, memory=None, skipped=None)
+    return Averaged(state.step, state.params)
 
 
 def _on(layout: Shardings, shapes):

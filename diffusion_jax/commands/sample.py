@@ -23,7 +23,7 @@ from diffusion_jax.commands.arguments import (
 from diffusion_jax.commands.outputs import open_output
 from diffusion_jax.commands.pixels import read_image, read_mask
 from diffusion_jax.commands.restore import restore_ema
-from diffusion_jax.commands.terminal import Images
+from diffusion_jax.commands.terminal import ImageProgress
 from diffusion_jax.config.check import check
 from diffusion_jax.devices import sharding
 from diffusion_jax.devices.cores import each_core_a_device
@@ -69,7 +69,7 @@ def main(arguments: list[str]) -> None:
         return
     print(_first_line(run, int(state.step), len(wanted), method), flush=True)
     generate = make_generate(method, layout, at_once)
-    progress, frames = Images(len(wanted), "sampled"), []
+    progress, frames = ImageProgress(len(wanted), "sampled"), []
     try:
         for batch in generate(state.ema, given.seed, wanted, progress, watched):
             frames.append(batch.frames)

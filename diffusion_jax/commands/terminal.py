@@ -11,7 +11,7 @@ def warn(line: str) -> None:
     print(f"warning: {line}", file=sys.stderr, flush=True)
 
 
-class Training:
+class TrainingProgress:
     """Progress of a training run, written to stdout, or nowhere where `quiet`."""
 
     def __init__(self, steps: int, start: int, quiet: bool = False):
@@ -58,7 +58,7 @@ class Training:
         self._bar.close()
 
 
-class Images:
+class ImageProgress:
     """Progress over images, whole and in fractions.
 
     Args:

@@ -15,7 +15,7 @@ from diffusion_jax.commands.feed import batches, streamed
 from diffusion_jax.commands.pace import fitting_steps, measured_pace
 from diffusion_jax.commands.prepare import prepare
 from diffusion_jax.commands.progress_grid import make_draw
-from diffusion_jax.commands.terminal import Training, warn
+from diffusion_jax.commands.terminal import TrainingProgress, warn
 from diffusion_jax.commands.verify import verify
 from diffusion_jax.config.check import check, profiled_steps
 from diffusion_jax.data.dataset import Source
@@ -23,10 +23,9 @@ from diffusion_jax.devices import sharding
 from diffusion_jax.errors import UserError
 from diffusion_jax.models.network import parameter_count
 from diffusion_jax.processes import cluster
-from diffusion_jax.training import events, loop
-from diffusion_jax.training.hooks import Plan, Tools
-from diffusion_jax.training.profiler import Profiler
-from diffusion_jax.training.report import MetricsWriter
+from diffusion_jax.training import loop
+from diffusion_jax.training.hooks import Hooks, LoopPlan, Profiler
+from diffusion_jax.training.report import MetricsWriter, events_available
 
 DEFAULT = config.DEFAULT.with_name("digits.py")
 
@@ -156,11 +155,11 @@ def _settings(given, overrides):
     return settings, given.workdir or Path("runs") / settings.name
 
 
-def plan(settings) -> Plan:
+def plan(settings) -> LoopPlan:
     """How far the loop goes and how often it does what."""
     part = settings.train
     every = part.log_every, part.save_every, part.sample_every
-    return Plan(part.steps, part.batch_size, *every, part.max_skipped)
+    return LoopPlan(part.steps, part.batch_size, *every, part.max_skipped)
 
 
 def _keep(settings) -> step_folders.Keep:
@@ -173,16 +172,16 @@ def make_tools(settings, workdir, parts, parallel, batch, checkpoints, done, sta
     first = cluster.is_first()
     metrics = None
     if first:
-        if not events.available():
+        if not events_available():
             warn("no TensorBoard events: the package 'tensorboardX' is not installed")
         metrics = MetricsWriter(workdir, done, settings.train.log_every)
         stack.callback(metrics.close)
-    report = Training(settings.train.steps, done, quiet=not first)
+    report = TrainingProgress(settings.train.steps, done, quiet=not first)
     stack.callback(report.close)
     profiler = Profiler(workdir / "profile", *(profiled_steps(settings) if first else (0, 0)))
     stack.callback(profiler.close)
     draw = make_draw(settings, parts, workdir / "samples")
-    return Tools(
+    return Hooks(
         parallel=parallel,
         batch=batch,
         checkpoints=checkpoints,

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffusion_jax.core import gaussian
-from diffusion_jax.core.arrays import at, mean_event, sum_event
+from diffusion_jax.core.arrays import lookup, mean_event, sum_event
 from diffusion_jax.core.keys import fold, image_normal, image_uniform
 from diffusion_jax.core.predictions import Denoise, Denoised
 from diffusion_jax.core.process import ReverseProcess, q_marginal, q_posterior, q_sample
@@ -37,13 +37,13 @@ def prior_nats(schedule: Schedule, x0: jax.Array) -> jax.Array:
 
 def _x0_error(reverse: ReverseProcess, denoised: Denoised, x0, eps, t) -> jax.Array:
     """x0_weight^2 |x0 - x0_hat|^2 (Kingma et al. 2021, eq. 13)."""
-    return at(np.square(reverse.moves.x0_weight), t, x0) * jnp.square(x0 - denoised.x0)
+    return lookup(np.square(reverse.moves.x0_weight), t, x0) * jnp.square(x0 - denoised.x0)
 
 
 def _eps_error(reverse: ReverseProcess, denoised: Denoised, x0, eps, t) -> jax.Array:
     """(x0_weight noise / signal)^2 |eps - eps_hat|^2 (Ho et al. 2020, eq. 12)."""
     weight = reverse.moves.x0_weight * reverse.schedule.noise / reverse.schedule.signal
-    return at(np.square(weight), t, x0) * jnp.square(eps - denoised.eps)
+    return lookup(np.square(weight), t, x0) * jnp.square(eps - denoised.eps)
 
 
 def _mean_error(reverse: ReverseProcess, denoised: Denoised, x0, eps, t) -> jax.Array:
@@ -76,8 +76,8 @@ def diffusion_nats(
     posterior_var = np.where(reverse.moves.s < 0, 1.0, reverse.moves.posterior_var)
     change = reverse.log_var_change(denoised, t, x0)
     distance = ERRORS[through](reverse, denoised, x0, eps, t)
-    precision = at(np.exp(-reverse.log_var.offset), t, x0) * jnp.exp(-change)
-    ratio = at(reverse.log_var.offset - np.log(posterior_var), t, x0) + change
+    precision = lookup(np.exp(-reverse.log_var.offset), t, x0) * jnp.exp(-change)
+    ratio = lookup(reverse.log_var.offset - np.log(posterior_var), t, x0) + change
     return sum_event(gaussian.kl_of_variances(ratio) + 0.5 * precision * distance, t)
 
 
@@ -93,7 +93,7 @@ def reconstruction_nats(
         x0: images in [-1, 1], on the grid of their levels if they have any.
         t: zeros, int32 `[b]`.
     """
-    log_var = at(reverse.log_var.offset, t, x0) + reverse.log_var_change(denoised, t, x0)
+    log_var = lookup(reverse.log_var.offset, t, x0) + reverse.log_var_change(denoised, t, x0)
     if levels is None:
         return -sum_event(gaussian.log_density(x0, denoised.x0, log_var), t)
     level = jnp.round((x0 + 1.0) * 0.5 * (levels - 1))

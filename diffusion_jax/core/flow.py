@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffusion_jax.core import gaussian
-from diffusion_jax.core.arrays import at, sum_event
+from diffusion_jax.core.arrays import lookup, sum_event
 from diffusion_jax.core.predictions import Denoise
 from diffusion_jax.core.schedules import Schedule
 
@@ -83,8 +83,8 @@ def flow_nats(grid: Schedule, denoise: Denoise, divergence: Divergence, x: jax.A
     def slope(x, row):
         def field(x):
             t = jnp.full(x.shape[:1], row)
-            drift = at(grid.path.drift(grid.log_snr), t, x)
-            return drift * x - 0.5 * at(grid.noise, t, x) * denoise(x, t).eps
+            drift = lookup(grid.path.drift(grid.log_snr), t, x)
+            return drift * x - 0.5 * lookup(grid.noise, t, x) * denoise(x, t).eps
 
         return divergence(field, x)
 

@@ -7,7 +7,7 @@ import numpy as np
 from diffusion_jax.core.schedules import Schedule
 
 
-class Level(NamedTuple):
+class NoiseLevel(NamedTuple):
     """x = signal x0 + noise eps: float64 tables; the data themselves have no noise."""
 
     signal: np.ndarray
@@ -30,8 +30,8 @@ class Moves(NamedTuple):
 
     t: np.ndarray
     s: np.ndarray
-    start: Level
-    end: Level
+    start: NoiseLevel
+    end: NoiseLevel
     x0_weight: np.ndarray
     xt_weight: np.ndarray
     posterior_var: np.ndarray
@@ -55,9 +55,9 @@ def moves(schedule: Schedule, t, s) -> Moves:
     )
 
 
-def levels(schedule: Schedule, t: np.ndarray) -> Level:
+def levels(schedule: Schedule, t: np.ndarray) -> NoiseLevel:
     """The levels of steps t, where -1 is the data: all signal, no noise."""
-    return Level(
+    return NoiseLevel(
         np.append(schedule.signal, 1.0)[t],
         np.append(schedule.noise, 0.0)[t],
         np.append(schedule.log_snr, np.inf)[t],

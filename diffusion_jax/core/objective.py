@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffusion_jax.core.arrays import at, mean_event
+from diffusion_jax.core.arrays import lookup, mean_event
 from diffusion_jax.core.bound import term_nats
 from diffusion_jax.core.gaussian import bits_per_dim
 from diffusion_jax.core.predictions import Denoised, Network, Prediction, split_output
@@ -73,7 +73,7 @@ def _weighted(model: Model, prediction: jax.Array, x0, eps, t) -> jax.Array:
     meaning = model.meaning
     scale = WEIGHTS[model.weight](meaning) * np.square(meaning.schedule.noise / meaning.d)
     error = mean_event(jnp.square(prediction - meaning.target(x0, eps, t)), t)
-    return at(scale, t, error) * error
+    return lookup(scale, t, error) * error
 
 
 def _bound_bits(model: Model, prediction: jax.Array, var_output, x0, eps, t) -> jax.Array:

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffusion_jax.core.arrays import at
+from diffusion_jax.core.arrays import lookup
 from diffusion_jax.core.moves import single_steps
 from diffusion_jax.core.schedules import Schedule
 
@@ -67,22 +67,22 @@ class Prediction:
 
     def ask(self, network: "Network", xt: jax.Array, t: jax.Array) -> jax.Array:
         """network(x_t / scale, time): what the network says of x_t, shown in unit variance."""
-        seen = at(1.0 / self.schedule.scale, t, xt) * xt
-        return network(seen, at(self.schedule.time, t, t))
+        seen = lookup(1.0 / self.schedule.scale, t, xt) * xt
+        return network(seen, lookup(self.schedule.time, t, t))
 
     def target(self, x0: jax.Array, eps: jax.Array, t: jax.Array) -> jax.Array:
         """The output a perfect network would give: y = a x0 + b eps."""
-        return at(self.a, t, x0) * x0 + at(self.b, t, x0) * eps
+        return lookup(self.a, t, x0) * x0 + lookup(self.b, t, x0) * eps
 
     def to_x0(self, y: jax.Array, xt: jax.Array, t: jax.Array) -> jax.Array:
         """x0 = (b x_t - noise y) / d."""
         noise = self.schedule.noise
-        return at(self.b / self.d, t, xt) * xt - at(noise / self.d, t, xt) * y
+        return lookup(self.b / self.d, t, xt) * xt - lookup(noise / self.d, t, xt) * y
 
     def to_eps(self, y: jax.Array, xt: jax.Array, t: jax.Array) -> jax.Array:
         """eps = (signal y - a x_t) / d."""
         signal = self.schedule.signal
-        return at(signal / self.d, t, xt) * y - at(self.a / self.d, t, xt) * xt
+        return lookup(signal / self.d, t, xt) * y - lookup(self.a / self.d, t, xt) * xt
 
     def on(self, grid: Schedule) -> "Prediction":
         """The same meaning between the training steps.
@@ -149,7 +149,7 @@ def denoiser(network: Network, meaning: Prediction, clip: bool) -> Denoise:
         if not clip:
             return Denoised(x0, meaning.to_eps(y, x, t), var_output)
         x0 = jnp.clip(x0, -1.0, 1.0)
-        eps = (x - at(schedule.signal, t, x) * x0) / at(schedule.noise, t, x)
+        eps = (x - lookup(schedule.signal, t, x) * x0) / lookup(schedule.noise, t, x)
         return Denoised(x0, eps, var_output)
 
     return denoise

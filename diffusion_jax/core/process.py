@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffusion_jax.core.arrays import at
+from diffusion_jax.core.arrays import lookup
 from diffusion_jax.core.moves import Moves, single_steps
 from diffusion_jax.core.predictions import Denoise, Denoised
 from diffusion_jax.core.schedules import Schedule
@@ -31,26 +31,26 @@ def q_sample(schedule: Schedule, x0: jax.Array, t: jax.Array, eps: jax.Array) ->
         x0, eps: images and standard normal noise, `[*t.shape, ...]`.
         t: int32, 0-based, any leading shape.
     """
-    return at(schedule.signal, t, x0) * x0 + at(schedule.noise, t, x0) * eps
+    return lookup(schedule.signal, t, x0) * x0 + lookup(schedule.noise, t, x0) * eps
 
 
 def q_marginal(schedule: Schedule, x0: jax.Array, t: jax.Array) -> Gaussian:
     """q(x_t | x0) = N(signal x0, noise^2 I) (Ho et al. 2020, eq. 4)."""
-    return Gaussian(at(schedule.signal, t, x0) * x0, at(np.square(schedule.noise), t, x0))
+    return Gaussian(lookup(schedule.signal, t, x0) * x0, lookup(np.square(schedule.noise), t, x0))
 
 
 def q_step(schedule: Schedule, previous: jax.Array, t: jax.Array) -> Gaussian:
     """q(x_t | x_{t-1}) = N(sqrt(alpha_t) x_{t-1}, beta_t I) (Ho et al. 2020, eq. 2)."""
     scale = schedule.signal / np.append(1.0, schedule.signal[:-1])
     forward_var = single_steps(schedule).forward_var
-    return Gaussian(at(scale, t, previous) * previous, at(forward_var, t, previous))
+    return Gaussian(lookup(scale, t, previous) * previous, lookup(forward_var, t, previous))
 
 
 def q_posterior(schedule: Schedule, x0: jax.Array, xt: jax.Array, t: jax.Array) -> Gaussian:
     """q(x_{t-1} | x_t, x0), a point mass on x0 at t = 0 (Ho et al. 2020, eqs. 6 and 7)."""
     row = single_steps(schedule)
-    mean = at(row.x0_weight, t, xt) * x0 + at(row.xt_weight, t, xt) * xt
-    return Gaussian(mean, at(row.posterior_var, t, xt))
+    mean = lookup(row.x0_weight, t, xt) * x0 + lookup(row.xt_weight, t, xt) * xt
+    return Gaussian(mean, lookup(row.posterior_var, t, xt))
 
 
 class LogVariance(NamedTuple):
@@ -145,12 +145,12 @@ class ReverseProcess:
         """What the network adds to the log-variance's offset: span * output, 0 if it is fixed."""
         if denoised.var_output is None:
             return jnp.zeros((), x.dtype)
-        return at(self.log_var.span, t, x) * denoised.var_output
+        return lookup(self.log_var.span, t, x) * denoised.var_output
 
     def gaussian(self, denoised: Denoised, xt: jax.Array, t: jax.Array) -> Gaussian:
         """p(x_{t-1} | x_t): the posterior's mean at the predicted x0 (Ho et al. 2020, eq. 11)."""
         mean, _ = q_posterior(self.schedule, denoised.x0, xt, t)
-        var = at(np.exp(self.log_var.offset), t, xt)
+        var = lookup(np.exp(self.log_var.offset), t, xt)
         return Gaussian(mean, var * jnp.exp(self.log_var_change(denoised, t, xt)))
 
 

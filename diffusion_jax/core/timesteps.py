@@ -60,7 +60,7 @@ def stratified(steps: int) -> Timesteps:
     return _memoryless(_even, steps)
 
 
-class History(NamedTuple):
+class LossHistory(NamedTuple):
     """Per step `[T]`: a running mean of the squared loss, and how many losses it has seen."""
 
     square: jax.Array
@@ -71,7 +71,7 @@ MEMORY = 10  # losses that a step remembers, and must have seen before it counts
 UNIFORM_SHARE = 1e-3  # keeps every probability, and so every weight, within bounds
 
 
-def probabilities(history: History) -> jax.Array:
+def probabilities(history: LossHistory) -> jax.Array:
     """p_t ~ sqrt(E[L_t^2]), uniform until every step is known (Nichol & Dhariwal 2021, eq. 18)."""
     steps = len(history.square)
     size = jnp.sqrt(history.square)
@@ -80,7 +80,7 @@ def probabilities(history: History) -> jax.Array:
     return (1.0 - UNIFORM_SHARE) * p + UNIFORM_SHARE / steps
 
 
-def remember(history: History, t: jax.Array, loss: jax.Array) -> History:
+def remember(history: LossHistory, t: jax.Array, loss: jax.Array) -> LossHistory:
     """Take a batch in: the mean of each step's newest losses moves in with a memory of ten.
 
     A step that n losses came for keeps 0.9^n of what it knew; the first losses are averaged.
@@ -92,7 +92,7 @@ def remember(history: History, t: jax.Array, loss: jax.Array) -> History:
     averaged = history.count / jnp.maximum(seen, 1)
     keep = jnp.where(seen <= MEMORY, averaged, decayed)
     square = keep * history.square + (1.0 - keep) * total / jnp.maximum(new, 1)
-    return History(jnp.where(new > 0, square, history.square), jnp.minimum(seen, 10 * MEMORY))
+    return LossHistory(jnp.where(new > 0, square, history.square), jnp.minimum(seen, 10 * MEMORY))
 
 
 def importance(steps: int) -> Timesteps:
@@ -109,7 +109,7 @@ def importance(steps: int) -> Timesteps:
         return Drawn(t, 1.0 / (steps * p[t]))
 
     def init():
-        return History(jnp.zeros(steps), jnp.zeros(steps, jnp.int32))
+        return LossHistory(jnp.zeros(steps), jnp.zeros(steps, jnp.int32))
 
     return Timesteps(init, draw, remember)
 

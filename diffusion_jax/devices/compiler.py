@@ -35,13 +35,3 @@ def known(options: dict[str, Any]) -> bool:
     except jax.errors.JaxRuntimeError:
         return False
     return True
-
-
-def written(arrays: Any) -> Any:
-    """The arrays, all of them in memory on a CPU before anything that uses one is computed.
-
-    In programs that are compiled with `compiler_options`; others drop it. XLA's CPU compiler makes
-    a program of its own for every array that is written, and repeats in each what leads to it
-    rather than read what another wrote. Elsewhere the arrays alone.
-    """
-    return jax.lax.optimization_barrier(arrays) if jax.default_backend() == "cpu" else arrays

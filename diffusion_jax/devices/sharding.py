@@ -33,6 +33,12 @@ def shardings(devices: Sequence[Any], fsdp: int = 1) -> Shardings:
     return Shardings(NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec(AXES)))
 
 
+def whole_batch(batch_size: int, layout: Shardings) -> int:
+    """A batch size rounded up to a multiple of the number of devices."""
+    devices = len(layout.split.device_set)
+    return -(-batch_size // devices) * devices
+
+
 def split_parameter(layout: Shardings, shape: Sequence[int]) -> NamedSharding:
     """Split the longest side that the axis `fsdp` divides; a small array stays whole."""
     mesh = layout.replicated.mesh

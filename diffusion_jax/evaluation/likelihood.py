@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from diffusion_jax.core.arrays import pieces
 from diffusion_jax.core.bound import Terms, prior_nats, strata, stratum_terms
 from diffusion_jax.core.estimators import trajectory_nats
 from diffusion_jax.core.flow import (
@@ -23,8 +24,7 @@ from diffusion_jax.core.schedules import Schedule
 from diffusion_jax.data.dataset import Dataset
 from diffusion_jax.data.transforms import to_unit_range
 from diffusion_jax.devices.compiler import compiler_options
-from diffusion_jax.devices.sharding import Shardings
-from diffusion_jax.evaluation.chunks import pieces, whole_batch
+from diffusion_jax.devices.sharding import Shardings, whole_batch
 
 PROBES = 4  # of Hutchinson's estimator, per image
 
@@ -32,7 +32,7 @@ MakeDenoise = Callable[[Any, Any], Denoise]
 Progress = Callable[[float], None]
 
 
-class Images(NamedTuple):
+class ImageBatch(NamedTuple):
     """A batch on the devices: integer levels, labels, and each image's position in the split."""
 
     levels: Any
@@ -47,7 +47,7 @@ class Measure(NamedTuple):
     """
 
     name: str
-    run: Callable[[Any, Images, Progress], dict[str, np.ndarray]]
+    run: Callable[[Any, ImageBatch, Progress], dict[str, np.ndarray]]
 
 
 def batches(dataset: Dataset, num: int, batch_size: int, layout: Shardings):
@@ -59,15 +59,15 @@ def batches(dataset: Dataset, num: int, batch_size: int, layout: Shardings):
     for first in range(0, num, batch_size):
         index = np.arange(first, first + batch_size, dtype=np.int32)
         row = index % len(dataset.images)
-        images = Images(dataset.images[row], dataset.labels[row], index)
+        images = ImageBatch(dataset.images[row], dataset.labels[row], index)
         yield min(batch_size, num - first), jax.device_put(images, layout.split)
 
 
-def _keys(seed: int, stream: Stream, images: Images) -> jax.Array:
+def _keys(seed: int, stream: Stream, images: ImageBatch) -> jax.Array:
     return image_keys(stream_key(seed, stream), images.index)
 
 
-def _dequantised(seed: int, images: Images, levels: int) -> jax.Array:
+def _dequantised(seed: int, images: ImageBatch, levels: int) -> jax.Array:
     draw = jax.vmap(lambda key: jax.random.uniform(key, images.levels.shape[1:]))
     uniform = draw(_keys(seed, Stream.DEQUANTISE, images))
     return dequantise(images.levels.astype(jnp.float32), uniform, levels)
@@ -101,17 +101,17 @@ def bound(
         every: steps per stratum.
     """
 
-    def x0_of(images: Images):
+    def x0_of(images: ImageBatch):
         if dequantised:
             return _dequantised(seed, images, levels)
         return to_unit_range(images.levels, levels)
 
     @_exactly
-    def prior(images: Images):
+    def prior(images: ImageBatch):
         return prior_nats(reverse.schedule, x0_of(images))
 
     @_exactly
-    def terms(params, images: Images, runs) -> Terms:
+    def terms(params, images: ImageBatch, runs) -> Terms:
         decoder = None if dequantised else levels
         given = denoise(params, images.labels)
         keys = _keys(seed, Stream.EVALUATE, images)
@@ -119,7 +119,7 @@ def bound(
 
     parts = pieces(strata(reverse.schedule.steps, every))
 
-    def run(params, images: Images, progress: Progress):
+    def run(params, images: ImageBatch, progress: Progress):
         done = []
         for count, runs in enumerate(parts, 1):
             done.append(jax.tree.map(np.asarray, terms(params, images, runs)))
@@ -136,7 +136,7 @@ def trajectory(reverse: ReverseProcess, denoise: MakeDenoise, levels: int, seed:
     """The bound once more, from one whole trajectory per image: `nats` `[b]`."""
 
     @_exactly
-    def nats(params, images: Images):
+    def nats(params, images: ImageBatch):
         x0, keys = to_unit_range(images.levels, levels), _keys(seed, Stream.TRAJECTORY, images)
         return trajectory_nats(reverse, denoise(params, images.labels), levels, keys, x0)
 
@@ -152,7 +152,7 @@ def ode(grid: Schedule, denoise: Callable[[Any, Any], Denoise], levels: int, see
     """
 
     @_exactly
-    def nats(params, images: Images):
+    def nats(params, images: ImageBatch):
         x = _dequantised(seed, images, levels)
         keys = _keys(seed, Stream.PROBE, images)
         divergence = hutchinson(rademacher_probes(keys, PROBES, x.shape[1:]))
@@ -165,7 +165,7 @@ def ode(grid: Schedule, denoise: Callable[[Any, Any], Denoise], levels: int, see
 
 
 def _single(name: str, nats: Callable) -> Measure:
-    def run(params, images: Images, progress: Progress):
+    def run(params, images: ImageBatch, progress: Progress):
         done = np.asarray(nats(params, images))
         progress(1.0)
         return {"nats": done}
@@ -175,14 +175,14 @@ def _single(name: str, nats: Callable) -> Measure:
 
 def progressive(
     schedule: Schedule, denoise: MakeDenoise, levels: int, seed: int, steps: list[int]
-) -> Callable[[Any, Images], Denoised]:
+) -> Callable[[Any, ImageBatch], Denoised]:
     """Predictions from x_t at each of `steps`: what a receiver sees who has read so far.
 
     (Ho et al. 2020, section 4.3.) `(params, images) -> Denoised [len(steps), b, h, w, c]`.
     """
 
     @_exactly
-    def predict(params, images: Images):
+    def predict(params, images: ImageBatch):
         x0 = to_unit_range(images.levels, levels)
         eps = image_normal(_keys(seed, Stream.PROGRESSIVE, images), x0.shape[1:])
 

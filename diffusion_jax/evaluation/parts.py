@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 
-from diffusion_jax.evaluation.likelihood import Images, Measure
+from diffusion_jax.evaluation.likelihood import ImageBatch, Measure
 from diffusion_jax.files import replacing
 
 
@@ -22,7 +22,7 @@ def fingerprint(settings: dict[str, Any], *trees: Any) -> str:
     return digest.hexdigest()
 
 
-class Parts:
+class FinishedBatches:
     """A folder with one file a batch; its name should hold the `fingerprint` of what it is of."""
 
     def __init__(self, folder: Path):
@@ -63,8 +63,8 @@ class Progress(Protocol):
 def measured(
     measure: Measure,
     params: Any,
-    batches: Iterable[tuple[int, Images]],
-    parts: Parts,
+    batches: Iterable[tuple[int, ImageBatch]],
+    parts: FinishedBatches,
     progress: Progress,
 ) -> dict[str, np.ndarray]:
     """One measure over all images; batches that a stopped evaluation finished are read back.

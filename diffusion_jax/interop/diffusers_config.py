@@ -75,7 +75,7 @@ class Block(NamedTuple):
     resample: str | None
 
 
-class Level(NamedTuple):
+class Resolution(NamedTuple):
     """The channels of a level, and what it does on the way down and on the way up."""
 
     width: int
@@ -179,7 +179,7 @@ def _check_counts(config) -> None:
         raise refusal(f"sample_size is {config['sample_size']}; it takes a height and a width")
 
 
-def _levels(config) -> list[Level]:
+def _levels(config) -> list[Resolution]:
     widths = config["block_out_channels"]
     for key, kinds in (("down_block_types", DOWN), ("up_block_types", UP)):
         if unknown := [name for name in config[key] if name not in kinds]:
@@ -188,21 +188,21 @@ def _levels(config) -> list[Level]:
             raise refusal(f"{key} has {len(config[key])} levels, block_out_channels {len(widths)}")
     down = [DOWN[name] for name in config["down_block_types"]]
     up = [UP[name] for name in reversed(config["up_block_types"])]
-    levels = [Level(*level) for level in zip(widths, down, up, strict=True)]
+    levels = [Resolution(*level) for level in zip(widths, down, up, strict=True)]
     for i, level in enumerate(levels):
         if level.down.attends != level.up.attends:
             raise refusal(f"level {i} attends on one way only, ours on both ways or none")
     return levels
 
 
-def _resolutions(config, levels: list[Level]) -> tuple[int, ...]:
+def _resolutions(config, levels: list[Resolution]) -> tuple[int, ...]:
     attending = [i for i, level in enumerate(levels) if level.down.attends]
     if attending and config["sample_size"] is None:
         raise refusal("sample_size is missing, and ours attends where the image has so many pixels")
     return tuple(max(config["sample_size"]) // 2**i for i in attending)
 
 
-def _heads(config, levels: list[Level]) -> int:
+def _heads(config, levels: list[Resolution]) -> int:
     size = config["attention_head_dim"]
     if size is None:
         return 1
@@ -216,7 +216,7 @@ def _heads(config, levels: list[Level]) -> int:
     return widths.pop() // size
 
 
-def _resamples_in_blocks(config, levels: list[Level]) -> bool:
+def _resamples_in_blocks(config, levels: list[Resolution]) -> bool:
     down = {level.down.resample or config["downsample_type"] or "conv" for level in levels[:-1]}
     up = {level.up.resample or config["upsample_type"] or "conv" for level in levels[1:]}
     if len(down | up) > 1:

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from diffusion_jax.devices.compiler import written
+from diffusion_jax.core.arrays import materialized
 
 SMALL = "small"  # where they are
 LIMIT = 4096  # elements; larger arrays stay as they are. Checkpoints depend on it
@@ -36,7 +36,7 @@ def unpack(packed: Any, shapes: Any) -> Any:
     groups = [list(paths) for _, paths in groupby(_small(wanted), key=lambda path: path[0])]
     sizes = [[wanted[path].size for path in paths] for paths in groups]
     # Modules first, and written: then those of equal shapes are taken apart by the same programs.
-    modules = written(_split(flat.pop((SMALL,)), [sum(inside) for inside in sizes]))
+    modules = materialized(_split(flat.pop((SMALL,)), [sum(inside) for inside in sizes]))
     for paths, module, inside in zip(groups, modules, sizes, strict=True):
         for path, array in zip(paths, _split(module, inside), strict=True):
             flat[path] = array.reshape(wanted[path].shape)

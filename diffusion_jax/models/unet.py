@@ -8,8 +8,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from diffusion_jax.core.arrays import materialized
 from diffusion_jax.core.keys import fold
-from diffusion_jax.devices.compiler import written
 from diffusion_jax.errors import UserError, unknown_name
 from diffusion_jax.models.embedding import Condition
 from diffusion_jax.models.layers import ZEROS, Attention, GroupNorm, ResBlock, conv
@@ -141,7 +141,7 @@ class UNet(nn.Module):
 
         for level, channels in reversed(levels):
             for i in range(self.blocks + 1):
-                h = jnp.concatenate(written([h, skips.pop()]), axis=-1)
+                h = jnp.concatenate(materialized([h, skips.pop()]), axis=-1)
                 h = stage(h, channels, f"up_{level}", i)
             if level > 0:
                 h = upsample(h, f"up_{level}_resample")
@@ -157,7 +157,7 @@ class UNet(nn.Module):
         resampling = 2 * (levels - 1) if self.resample_in_blocks else 0
         blocks = (2 * self.blocks + 1) * levels + 2 + resampling
         # All at once: a loop of random bits for each block takes as long to compile as the block.
-        return iter(written(list(jax.vmap(partial(fold, keys))(jnp.arange(blocks)))))
+        return iter(materialized(list(jax.vmap(partial(fold, keys))(jnp.arange(blocks)))))
 
 
 def check_settings(model: UNet) -> None:

@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from diffusion_jax.core.arrays import pieces
 from diffusion_jax.core.keys import Stream, image_keys, stream_key
 from diffusion_jax.core.predictions import Denoise
 from diffusion_jax.devices.compiler import compiler_options
-from diffusion_jax.devices.sharding import Shardings
-from diffusion_jax.evaluation.chunks import pieces, whole_batch
+from diffusion_jax.devices.sharding import Shardings, whole_batch
 from diffusion_jax.samplers import batch_size
 from diffusion_jax.samplers.base import Plan, Sampler, Stepped
 from diffusion_jax.samplers.sample import scan_rows, start

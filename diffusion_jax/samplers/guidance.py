@@ -5,7 +5,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from diffusion_jax.core.arrays import at
+from diffusion_jax.core.arrays import lookup
 from diffusion_jax.core.predictions import Denoise, Denoised, Network, split_output
 from diffusion_jax.core.schedules import Schedule
 
@@ -70,7 +70,7 @@ def gradient_guided(
             return jnp.sum(log_likelihood(denoised.x0)), denoised
 
         gradient, denoised = jax.grad(total, has_aux=True)(x)
-        noise, signal = at(grid.noise, t, x), at(grid.signal, t, x)
+        noise, signal = lookup(grid.noise, t, x), lookup(grid.signal, t, x)
         eps = denoised.eps - scale * noise * gradient
         return denoised._replace(x0=(x - noise * eps) / signal, eps=eps)
 

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from diffusion_jax.core.moves import Level, Moves, levels, moves
+from diffusion_jax.core.moves import Moves, NoiseLevel, levels, moves
 from diffusion_jax.core.schedules import Schedule
 from diffusion_jax.samplers.base import Plan, Sampler, Stage, interleave
 from diffusion_jax.samplers.linear import linear, table
@@ -79,6 +79,6 @@ def _trapezium(points: Schedule, moved: Moves, follows: np.ndarray) -> Stage:
     return Stage(rows, after.signal, after.noise, taken)
 
 
-def _sigma(level: Level) -> np.ndarray:
+def _sigma(level: NoiseLevel) -> np.ndarray:
     """Noise over signal: the level's noise on an unscaled signal."""
     return level.noise / level.signal

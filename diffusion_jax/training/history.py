@@ -8,11 +8,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from diffusion_jax.checkpoints.storage import Losses
+from diffusion_jax.checkpoints.storage import SavedLosses
 from diffusion_jax.devices.allocator import give_back
 from diffusion_jax.errors import Diverged
 from diffusion_jax.processes import cluster
-from diffusion_jax.training.hooks import Plan, Tools
+from diffusion_jax.training.hooks import Hooks, LoopPlan
 from diffusion_jax.training.report import on_grid
 from diffusion_jax.training.step import Metrics
 
@@ -29,16 +29,16 @@ class Mean:
         """Count one more."""
         self._total, self._count = self._total + loss, self._count + 1
 
-    def at_save(self, due: bool) -> Losses:
+    def at_save(self, due: bool) -> SavedLosses:
         """What to save; one that is due ends the mean, one that a stop brings leaves it open."""
         if not due or not self._count:
-            return Losses(None, self._total, self._count)
+            return SavedLosses(None, self._total, self._count)
         mean = self._total / self._count
         self._total, self._count = 0.0, 0
-        return Losses(mean)
+        return SavedLosses(mean)
 
 
-class History:
+class StepHistory:
     """The steps of a run that were sent to the device, and those that it finished.
 
     Attributes:
@@ -47,7 +47,7 @@ class History:
         in_a_row: updates skipped up to the last finished step.
     """
 
-    def __init__(self, first: int, skipped: int, plan: Plan, tools: Tools):
+    def __init__(self, first: int, skipped: int, plan: LoopPlan, tools: Hooks):
         self._first, self._plan, self._tools = first, plan, tools
         self._under_way: deque[tuple[int, Metrics, Any]] = deque()
         self.losses = Mean(*tools.checkpoints.losses(first))

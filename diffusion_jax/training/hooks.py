@@ -1,11 +1,13 @@
-"""What the training loop is told and what it calls."""
+"""What the training loop is given: how far to go, and what it calls on the way."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
+
+import jax
 
 from diffusion_jax.checkpoints.storage import Checkpoints
 from diffusion_jax.devices.sharding import Parallel
-from diffusion_jax.training.profiler import Profiler
 from diffusion_jax.training.report import MetricsWriter
 from diffusion_jax.training.step import Batch
 
@@ -22,7 +24,30 @@ class Report(Protocol):
         ...
 
 
-class Plan(NamedTuple):
+class Profiler:
+    """Traces the steps `first` to `last`, for TensorBoard or Perfetto; both 0 for none."""
+
+    def __init__(self, folder: Path, first: int = 0, last: int = 0):
+        self._folder, self._first, self._last, self._on = folder, first, last, False
+
+    def before(self, step: int, state: Any) -> None:
+        """Told before each step, with the state that the step before it gives."""
+        if not self._on and self._first <= step <= self._last:
+            jax.block_until_ready(state)
+            jax.profiler.start_trace(str(self._folder))
+            self._on = True
+        elif step > self._last:
+            self.close(state)
+
+    def close(self, state: Any = None) -> None:
+        """End the trace if one is being taken."""
+        if self._on:
+            jax.block_until_ready(state)
+            jax.profiler.stop_trace()
+            self._on = False
+
+
+class LoopPlan(NamedTuple):
     """How far to go and how often to do what; 0 = never.
 
     max_skipped: after so many updates in a row that were not finite the run stops.
@@ -36,7 +61,7 @@ class Plan(NamedTuple):
     max_skipped: int
 
 
-class Tools(NamedTuple):
+class Hooks(NamedTuple):
     """What the loop calls.
 
     batch: this process's share of the batch of a step, on the host; asked for in order.

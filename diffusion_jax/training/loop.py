@@ -11,12 +11,12 @@ from diffusion_jax.checkpoints.storage import Outcome
 from diffusion_jax.errors import Diverged, Stopped, Unsaved
 from diffusion_jax.processes import cluster
 from diffusion_jax.processes.signals import stop_signals
-from diffusion_jax.training.history import History
-from diffusion_jax.training.hooks import Plan, Tools
+from diffusion_jax.training.history import StepHistory
+from diffusion_jax.training.hooks import Hooks, LoopPlan
 from diffusion_jax.training.state import TrainState
 
 
-def train(state: TrainState, plan: Plan, tools: Tools) -> TrainState:
+def train(state: TrainState, plan: LoopPlan, tools: Hooks) -> TrainState:
     """Go from the state's step to the plan's last; the last step is always saved.
 
     A save that fails is tried again with the next one. An update that is not finite is skipped.
@@ -27,7 +27,7 @@ def train(state: TrainState, plan: Plan, tools: Tools) -> TrainState:
         Unsaved: the last state could not be saved, or with several processes any.
     """
     first = int(state.step)
-    history, due = History(first, int(state.skipped.in_all), plan, tools), False
+    history, due = StepHistory(first, int(state.skipped.in_all), plan, tools), False
     placed = tools.parallel.place_state(state)
     del state  # under pmap it would stay beside its copies
     batch = tools.parallel.place_batch(tools.batch(first))
@@ -66,7 +66,7 @@ def _due(step: int, every: int) -> bool:
     return every > 0 and step % every == 0
 
 
-def _sample(step: int, ema: Any, tools: Tools, received: list[int]) -> None:
+def _sample(step: int, ema: Any, tools: Hooks, received: list[int]) -> None:
     try:
         grid = tools.sample(step, tools.parallel.gather(ema), lambda: bool(received))
     except OSError as error:
@@ -75,7 +75,7 @@ def _sample(step: int, ema: Any, tools: Tools, received: list[int]) -> None:
         tools.report.line(f"step {step}: {grid}")
 
 
-def _finish(step: int, tools: Tools) -> None:
+def _finish(step: int, tools: Hooks) -> None:
     """Wait for the last save, and do not call a run saved whose last state is not on disk."""
     outcome = tools.checkpoints.wait()
     _say(outcome, tools)
@@ -89,7 +89,7 @@ def _finish(step: int, tools: Tools) -> None:
         raise Unsaved(f"the state after step {step} could not be saved: {error}; {kept}")
 
 
-def _say(outcome: Outcome | None, tools: Tools) -> None:
+def _say(outcome: Outcome | None, tools: Hooks) -> None:
     if outcome is None:
         return
     what = "saved" if outcome.error is None else f"NOT saved: {outcome.error}"
@@ -99,7 +99,7 @@ def _say(outcome: Outcome | None, tools: Tools) -> None:
 
 
 @contextmanager
-def _saved_on_leaving(tools: Tools) -> Iterator[None]:
+def _saved_on_leaving(tools: Hooks) -> Iterator[None]:
     """However the loop is left, the save that is under way is waited for and reported."""
     try:
         yield

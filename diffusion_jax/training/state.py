@@ -17,10 +17,7 @@ class Skipped(NamedTuple):
 
 
 class TrainState(NamedTuple):
-    """step: batches seen so far; `ema` has the shape of `params`; `memory` of how t is drawn.
-
-    Where nothing is trained, all but step and `ema` are None.
-    """
+    """step: batches seen so far; `ema` has the shape of `params`; `memory` of how t is drawn."""
 
     step: Any
     params: Any

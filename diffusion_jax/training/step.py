@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from diffusion_jax.core.arrays import materialized
 from diffusion_jax.core.keys import Stream, image_keys, image_normal, image_uniform, stream_key
 from diffusion_jax.core.objective import Model, training_loss
 from diffusion_jax.core.timesteps import Timesteps
 from diffusion_jax.data.transforms import random_flip, to_unit_range
-from diffusion_jax.devices.compiler import written
 from diffusion_jax.training.state import Skipped, TrainState
 
 
@@ -175,7 +175,7 @@ def make_step(
         params = kept(optax.apply_updates(state.params, updates), state.params)
         # The parameters first: they are computed from the moments, which then can be written in
         # place. In any other order all three would have to be copied.
-        params, grads, opt_state = written((params, grads, state.opt_state))
+        params, grads, opt_state = materialized((params, grads, state.opt_state))
         _, moved = optimizer.update(grads, opt_state, state.params)
         updated = state.step - state.skipped.in_all
         ema = optax.incremental_update(params, state.ema, 1.0 - ema_decay_at(updated, ema_decay))

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffusion_jax.core import gaussian
-from diffusion_jax.core.arrays import at, sum_event
+from diffusion_jax.core.arrays import lookup, sum_event
 from diffusion_jax.core.bound import Bound
 from diffusion_jax.core.predictions import Denoised
 from diffusion_jax.core.process import ReverseProcess, q_marginal, q_posterior, q_sample
@@ -33,7 +33,7 @@ def diffusion_cross_entropy_nats(
 def posterior_entropy_nats(reverse: ReverseProcess, x0: jax.Array, t: jax.Array) -> jax.Array:
     """H(q(x_{t-1} | x_t, x0)) = D/2 log(2 pi e posterior_var) per image, for t >= 1."""
     log_var = np.log(np.where(reverse.moves.s < 0, 1.0, reverse.moves.posterior_var))
-    return sum_event(gaussian.entropy(at(log_var, t, x0)) + jnp.zeros_like(x0), t)
+    return sum_event(gaussian.entropy(lookup(log_var, t, x0)) + jnp.zeros_like(x0), t)
 
 
 class Bookkeeping(NamedTuple):

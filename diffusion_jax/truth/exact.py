@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import logsumexp
 
-from diffusion_jax.core.arrays import at
+from diffusion_jax.core.arrays import lookup
 from diffusion_jax.core.gaussian import LOG_2PI
 from diffusion_jax.core.moves import moves
 from diffusion_jax.core.predictions import Denoise, Denoised
@@ -113,7 +113,9 @@ def denoiser(schedule: Schedule, data: Mixture) -> Denoise:
     """
 
     def denoise(x: jax.Array, t: jax.Array) -> Denoised:
-        signal, noise = (at(table, t, x)[..., None] for table in (schedule.signal, schedule.noise))
+        signal, noise = (
+            lookup(table, t, x)[..., None] for table in (schedule.signal, schedule.noise)
+        )
         log_joint, rest = _components(data, signal, noise, x)
         share = jax.nn.softmax(log_joint, axis=-1)[..., None]
         mean, var = jnp.asarray(data.mean, x.dtype), jnp.asarray(data.var, x.dtype)
