@@ -23,18 +23,18 @@ KEEP_ALL = "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"
 
 
 def once(job: ours.Job) -> dict[str, float]:
-    """Seconds of each part in this process."""
+    """Seconds of each phase in this process."""
     batch, parallel = job.batch, ours.spread(job)
     shapes = parallel.shapes(batch)
-    parts = {
+    phases = {
         "trace": lambda: jax.eval_shape(parallel.step, *shapes),
         "lower": lambda: parallel.step.lower(*shapes),  # which knows what was traced
         "compile": lambda: parallel.compile(batch),  # and what was lowered
     }
     seconds = {}
-    for name, part in parts.items():
+    for name, phase in phases.items():
         began = time.perf_counter()
-        part()
+        phase()
         seconds[name] = time.perf_counter() - began
     return {**seconds, "seconds": sum(seconds.values())}
 

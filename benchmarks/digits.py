@@ -46,9 +46,9 @@ def evaluate(folder: Path, split: str) -> dict:
     script = [sys.executable, "evaluate.py", f"--workdir={folder}", f"--split={split}"]
     finished = record.run([*script, f"--out={out}"])
     report = json.loads(out.read_text())
-    parts = {name: each["mean"] for name, each in report["bits_per_dim"].items()}
+    terms = {name: each["mean"] for name, each in report["bits_per_dim"].items()}
     return {
-        **parts,
+        **terms,
         "stderr": report["bits_per_dim"]["total"]["stderr"],
         "images": report["settings"]["images"],
         "seconds": finished.seconds,

@@ -24,31 +24,33 @@ from diffusion_jax.devices.cores import each_core_a_device
 from diffusion_jax.evaluation import likelihood
 
 
-def count_terms(parts: build.Diffusion, every: int) -> int:
+def count_terms(diffusion: build.Diffusion, every: int) -> int:
     """Terms of the bound, and network calls, of an image."""
-    return len(strata(parts.schedule.steps, every).start)
+    return len(strata(diffusion.schedule.steps, every).start)
 
 
-def bare(parts: build.Diffusion, params, images: likelihood.ImageBatch, terms: int) -> ours.Program:
+def bare(
+    diffusion: build.Diffusion, params, images: likelihood.ImageBatch, terms: int
+) -> ours.Program:
     """As many network calls as there are terms, and nothing else."""
 
     def calls(params, levels, label):
-        x = levels.astype(jnp.float32) / parts.data.levels
+        x = levels.astype(jnp.float32) / diffusion.data.levels
         with jax.default_matmul_precision("highest"):
-            return ours.network_calls(parts, params, x, jnp.arange(float(terms)), label)
+            return ours.network_calls(diffusion, params, x, jnp.arange(float(terms)), label)
 
     return ours.program(calls, params, images.levels, images.labels)
 
 
 def report(
-    settings: Config, parts: build.Diffusion, params, images: likelihood.ImageBatch, every: int
+    settings: Config, diffusion: build.Diffusion, params, images: likelihood.ImageBatch, every: int
 ) -> Callable[[], Any]:
     """The bound of one batch, as `evaluate.py` computes it."""
 
     def denoise(params, label):
-        return parts.denoise(params, label, settings.sample.clip)
+        return diffusion.denoise(params, label, settings.sample.clip)
 
-    measured = likelihood.bound(parts.reverse, denoise, parts.data.levels, every, 0)
+    measured = likelihood.bound(diffusion.reverse, denoise, diffusion.data.levels, every, 0)
     return partial(measured.run, params, images, lambda part: None)
 
 
@@ -60,16 +62,16 @@ def main(arguments: list[str]) -> None:
     parser.set_defaults(batch=64)
     each_core_a_device()
     given, job = compare.parse(parser, arguments)
-    parts, terms = job.parts, count_terms(job.parts, given.every)
+    diffusion, terms = job.diffusion, count_terms(job.diffusion, given.every)
     with ExitStack() as stack:
         peers = compare.start_peers(given, job, stack)
         params, *batch = job.placed(*job.batch)
         images = likelihood.ImageBatch(*batch)
-        network = bare(parts, params, images, terms)
-        bound = report(job.settings, parts, params, images, given.every)
+        network = bare(diffusion, params, images, terms)
+        bound = report(job.settings, diffusion, params, images, given.every)
         others = {
             "network": network.call,
-            "own": report(job.settings, ours.own_work(parts), params, images, given.every),
+            "own": report(job.settings, ours.own_work(diffusion), params, images, given.every),
         }
         program = network._replace(call=bound)  # whose floor is that of its network calls
         result = compare.compare(job, program, peers, ("forward", terms), given, others)

@@ -25,13 +25,13 @@ from diffusion_jax.samplers.grids import make_grid
 RANGE = 2.0
 
 
-def round_trip(parts: build.Diffusion, params, label, x0: jax.Array, grid: Schedule) -> dict:
+def round_trip(diffusion: build.Diffusion, params, label, x0: jax.Array, grid: Schedule) -> dict:
     """Errors of the images that come back, and how normal their noises are."""
 
     @jax.jit
     def there_and_back(params, x0):
         def denoise_on(levels: Schedule):
-            return parts.denoise(params, label, clip=False, grid=levels)
+            return diffusion.denoise(params, label, clip=False, grid=levels)
 
         noise = inversion.encode(denoise_on, grid, x0)
         return noise, inversion.decode(denoise_on, grid, noise)
@@ -55,17 +55,17 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
     run = run_folder.read(given.workdir)
-    parts = build.diffusion(run.config, run.data)
+    diffusion = build.diffusion(run.config, run.data)
     layout = sharding.shardings(jax.devices())
-    params = restore_ema(run, parts, None, layout).ema
+    params = restore_ema(run, diffusion, None, layout).ema
     dataset = build.source(run.config).load()
     x0 = to_unit_range(jnp.asarray(dataset.images[: given.images]), run.data.levels)
     label = jnp.asarray(dataset.labels[: given.images]) if run.config.model.classes else None
-    grids = [make_grid("log_snr", parts.schedule, steps) for steps in given.steps]
-    rows = [round_trip(parts, params, label, x0, grid) for grid in grids]
+    grids = [make_grid("log_snr", diffusion.schedule, steps) for steps in given.steps]
+    rows = [round_trip(diffusion, params, label, x0, grid) for grid in grids]
     record.save(given.out, {"config": run.config.name, "images": len(x0), "round_trips": rows})
     found = ", ".join(f"{100 * row['mean_rmse']:.2f}% in {row['steps']} steps" for row in rows)
-    print(f"{run.config.name}: there and back, mean error in parts of the range: {found}")
+    print(f"{run.config.name}: there and back, mean error in diffusion of the range: {found}")
 
 
 if __name__ == "__main__":

@@ -30,14 +30,14 @@ from diffusion_jax.evaluation import likelihood
 EVERY = 10  # steps a stratum, so that a report is short and many can be interleaved
 
 
-def cost(run, parts: build.Diffusion, params, images, rounds: int) -> dict:
+def cost(run, diffusion: build.Diffusion, params, images, rounds: int) -> dict:
     """Seconds of a report of one batch and of as many bare network calls, medians of rounds."""
-    terms = evaluate.count_terms(parts, EVERY)
+    terms = evaluate.count_terms(diffusion, EVERY)
     arguments = (params, images, EVERY)
     calls = {
-        "network": evaluate.bare(parts, params, images, terms).call,
-        "report": evaluate.report(run.config, parts, *arguments),
-        "own": evaluate.report(run.config, ours.own_work(parts), *arguments),
+        "network": evaluate.bare(diffusion, params, images, terms).call,
+        "report": evaluate.report(run.config, diffusion, *arguments),
+        "own": evaluate.report(run.config, ours.own_work(diffusion), *arguments),
     }
     taken = measure.in_turn(
         {name: partial(measure.timed, call) for name, call in calls.items()}, rounds
@@ -51,11 +51,11 @@ def cost(run, parts: build.Diffusion, params, images, rounds: int) -> dict:
     }
 
 
-def spread(run, parts: build.Diffusion, params, images, every: int, repeats: int) -> dict:
+def spread(run, diffusion: build.Diffusion, params, images, every: int, repeats: int) -> dict:
     """Standard errors over keys: strata of `every` steps, and uniform t with 4 times the calls."""
     x0 = likelihood.to_unit_range(images.levels, run.data.levels)
-    denoise = parts.denoise(params, images.labels, run.config.sample.clip)
-    reverse, levels, steps = parts.reverse, run.data.levels, parts.schedule.steps
+    denoise = diffusion.denoise(params, images.labels, run.config.sample.clip)
+    reverse, levels, steps = diffusion.reverse, run.data.levels, diffusion.schedule.steps
     runs = strata(steps, every)
     calls = len(runs.start)
 
@@ -70,7 +70,7 @@ def spread(run, parts: build.Diffusion, params, images, every: int, repeats: int
             keys = fold(image_keys(key, images.index), n)
             t = (image_uniform(fold(keys, 0)) * steps).astype(jnp.int32)
             eps = image_normal(fold(keys, 1), x0.shape[1:])
-            denoised = denoise(q_sample(parts.schedule, x0, t, eps), t)
+            denoised = denoise(q_sample(diffusion.schedule, x0, t, eps), t)
             return None, steps * term_nats(reverse, denoised, x0, eps, t, levels)
 
         return jax.lax.scan(term, None, jnp.arange(4 * calls))[1].mean()
@@ -102,14 +102,14 @@ def main() -> None:
     given = parser.parse_args()
     each_core_a_device()
     run = run_folder.read(given.workdir)
-    parts = build.diffusion(run.config, run.data)
+    diffusion = build.diffusion(run.config, run.data)
     layout = sharding.shardings(jax.devices())
-    params = jax.device_put(restore_ema(run, parts, None, layout).ema, layout.replicated)
+    params = jax.device_put(restore_ema(run, diffusion, None, layout).ema, layout.replicated)
     dataset = build.source(run.config, given.split).load()
     batches = partial(likelihood.batches, dataset, given.batch_size, given.batch_size, layout)
     _, images = next(iter(batches()))
-    measured = cost(run, parts, params, images, given.repeats)
-    saved = spread(run, parts, params, images, given.every, 24)
+    measured = cost(run, diffusion, params, images, given.repeats)
+    saved = spread(run, diffusion, params, images, given.every, 24)
     record.save(given.out, {"config": run.config.name, "report": measured, "timesteps": saved})
     ratio = saved["stratified"]["stderr_bits_per_dim"] / saved["uniform"]["stderr_bits_per_dim"]
     print(

@@ -42,7 +42,7 @@ class Job(NamedTuple):
 
     settings: Config
     data: DataSpec
-    parts: build.Diffusion
+    diffusion: build.Diffusion
 
     @property
     def batch(self) -> Batch:
@@ -55,18 +55,18 @@ class Job(NamedTuple):
     @property
     def training(self) -> build.Training:
         """Loss, optimiser and average."""
-        return build.training(self.settings, self.parts)
+        return build.training(self.settings, self.diffusion)
 
     @property
     def parameters(self) -> int:
         """Of the network."""
-        return parameter_count(jax.eval_shape(self.parts.init, jax.random.key(0)))
+        return parameter_count(jax.eval_shape(self.diffusion.init, jax.random.key(0)))
 
     def placed(self, *arrays: Any) -> tuple[Any, ...]:
         """Fresh parameters on every device, and arrays split over them image by image."""
         sharding.check_batch(self.settings.train.batch_size, jax.device_count())
         layout = sharding.shardings(jax.devices())
-        params = jax.device_put(self.parts.init(jax.random.key(0)), layout.replicated)
+        params = jax.device_put(self.diffusion.init(jax.random.key(0)), layout.replicated)
         return params, *jax.device_put(arrays, layout.split)
 
 
@@ -130,24 +130,26 @@ def train_step(one: Job, **options: Any) -> Program:
     return Program(call, parallel.step, flops)
 
 
-def network_calls(parts: build.Diffusion, params, x: jax.Array, times: jax.Array, label):
+def network_calls(diffusion: build.Diffusion, params, x: jax.Array, times: jax.Array, label):
     """x after one call of the network at each time, and nothing else."""
 
     def call(x, time):
-        output = parts.network(params, x, jnp.full(len(x), time), label, None)
+        output = diffusion.network(params, x, jnp.full(len(x), time), label, None)
         return output[..., : x.shape[-1]], None
 
     return jax.lax.scan(call, x, times)[0]
 
 
-def own_work(parts: build.Diffusion) -> build.Diffusion:
+def own_work(diffusion: build.Diffusion) -> build.Diffusion:
     """The same with a network that costs nothing."""
-    return parts._replace(network=lambda params, x, time, label, keys: 0.5 * x)
+    return diffusion._replace(network=lambda params, x, time, label, keys: 0.5 * x)
 
 
 def forward(one: Job) -> Program:
     """One call of the network without dropout."""
     size = one.settings.train.batch_size
     x = jax.random.normal(jax.random.key(1), (size, *one.data.shape))
-    params, x, t = one.placed(x, jnp.arange(size) % one.parts.schedule.steps)
-    return program(lambda params, x, t: one.parts.network(params, x, t, None, None), params, x, t)
+    params, x, t = one.placed(x, jnp.arange(size) % one.diffusion.schedule.steps)
+    return program(
+        lambda params, x, t: one.diffusion.network(params, x, t, None, None), params, x, t
+    )

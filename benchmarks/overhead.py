@@ -52,8 +52,8 @@ class Compared:
 
     def __init__(self, settings):
         self._settings, source = settings, build.source(settings)
-        self._parts = build.diffusion(settings, source.spec)
-        training = build.training(settings, self._parts)
+        self._diffusion = build.diffusion(settings, source.spec)
+        training = build.training(settings, self._diffusion)
         dataset, self._draw, self._parallel = prepare(settings, source, training, fresh=True)
         assert dataset is not None, "not for streamed data"
         self._batches = batches(settings, dataset)
@@ -94,13 +94,13 @@ class Compared:
         state, watch = self._draw(), Stopwatch()
         jax.block_until_ready(state)
         with ExitStack() as stack:
-            about = build.about(self._settings, self._parts)
+            about = build.about(self._settings, self._diffusion)
             checkpoints = Checkpoints(folder / "checkpoints", about, step_folders.Keep(3))
             stack.callback(checkpoints.close)
-            tools = train.make_tools(
+            hooks = train.make_hooks(
                 self._settings,
                 folder,
-                self._parts,
+                self._diffusion,
                 self._parallel,
                 self._batches,
                 checkpoints,
@@ -108,7 +108,7 @@ class Compared:
                 stack,
             )
             began = time.perf_counter()
-            loop.train(state, plan, tools._replace(report=watch))
+            loop.train(state, plan, hooks._replace(report=watch))
         shutil.rmtree(folder)
         return watch.at - began
 
@@ -130,8 +130,8 @@ def cost(settings, steps: int, pairs: int) -> dict:
 def saving(settings, repeats: int) -> dict:
     """Seconds of each part of a save of this configuration's state, and of what reads it."""
     source = build.source(settings)
-    parts = build.diffusion(settings, source.spec)
-    init = build.training(settings, parts).init
+    diffusion = build.diffusion(settings, source.spec)
+    init = build.training(settings, diffusion).init
     state = init(stream_key(settings.seed, Stream.INIT))
     folder = Path(tempfile.mkdtemp())
     checkpoints = Checkpoints(folder, {}, step_folders.Keep(1))

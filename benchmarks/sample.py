@@ -48,7 +48,7 @@ class Chain(NamedTuple):
 
     def grid(self, steps: int) -> Schedule:
         """Evenly spaced training steps."""
-        return make_grid("uniform", self.job.parts.schedule, steps)
+        return make_grid("uniform", self.job.diffusion.schedule, steps)
 
     def plan(self, steps: int) -> Plan:
         """The rows of a chain."""
@@ -57,7 +57,7 @@ class Chain(NamedTuple):
 
     def denoise(self, params, label, levels: Schedule) -> Denoise:
         """The network's, clipped as the config says."""
-        return self.job.parts.denoise(params, label, self.job.settings.sample.clip, levels)
+        return self.job.diffusion.denoise(params, label, self.job.settings.sample.clip, levels)
 
     def program(self, draw: Callable) -> ours.Program:
         """`draw(params, keys, label)` compiled for this chain's."""
@@ -87,7 +87,7 @@ def bare(chain: Chain, steps: int) -> ours.Program:
     def call(params, keys, label):
         x = image_normal(keys, chain.job.data.shape)
         times = jnp.asarray(chain.grid(steps).time[::-1], jnp.float32)
-        return ours.network_calls(chain.job.parts, params, x, times, label)
+        return ours.network_calls(chain.job.diffusion, params, x, times, label)
 
     return chain.program(call)
 
@@ -117,7 +117,7 @@ def in_a_loop(chain: Chain, steps: int) -> Callable[[], jax.Array]:
 
 def overhead(chain: Chain, steps: int, rounds: int) -> dict[str, Any]:
     """Short chains: medians over the rounds, and of ratios in each round."""
-    free = chain._replace(job=chain.job._replace(parts=ours.own_work(chain.job.parts)))
+    free = chain._replace(job=chain.job._replace(diffusion=ours.own_work(chain.job.diffusion)))
     calls = {
         "network": bare(chain, steps).call,
         "scan": in_one_scan(chain, steps).call,

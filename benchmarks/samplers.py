@@ -110,12 +110,12 @@ def toy(asked: list[int], count: int) -> dict:
     }
 
 
-def run_method(config, parts: build.Diffusion, name: str, calls: int) -> Method:
+def run_method(config, diffusion: build.Diffusion, name: str, calls: int) -> Method:
     """The run's own way of sampling, by this method with about so many calls."""
 
     def method(steps: int) -> Method:
         config.sample.sampler, config.sample.steps = name, steps
-        return build_sampling.method(config, parts)
+        return build_sampling.method(config, diffusion)
 
     return method(steps_for(lambda steps: method(steps).plan, calls))
 
@@ -166,8 +166,8 @@ def quality(run: run_folder.Run, given: argparse.Namespace) -> dict:
     """The Frechet distance of every method for every number of calls."""
     config, began = run.config, time.perf_counter()
     config.sample.update({"grid": "log_snr", "eta": 0.0, "langevin_steps": 1})
-    parts = build.diffusion(config, run.data)
-    params = restore_ema(run, parts, None, sharding.shardings(jax.devices())).ema
+    diffusion = build.diffusion(config, run.data)
+    params = restore_ema(run, diffusion, None, sharding.shardings(jax.devices())).ema
     splits = {split: build.source(config, split).load() for split in ("train", "test")}
     judge = features.learn(**splits)
     wanted = [(name, calls) for name in given.methods for calls in given.calls]
@@ -175,7 +175,7 @@ def quality(run: run_folder.Run, given: argparse.Namespace) -> dict:
     wanted += [("ancestral", given.longest)]
     rows, images = {}, {}
     for name, calls in wanted:
-        method = run_method(config, parts, name, calls)
+        method = run_method(config, diffusion, name, calls)
         images[name, calls] = x = run_samples(method, params, given.images, given.seeds)
         levels = np.asarray(to_levels(x, run.data.levels))
         row = {**counted(name, calls, method.plan), **judged(judge, levels)}

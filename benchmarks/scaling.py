@@ -66,12 +66,12 @@ def job(name: str, size: int, **changes: str) -> Job:
     more = {f"model.{key}": value for key, value in changes.items()}
     merged = {**overrides, **more, "train.batch_size": str(size)}
     settings = config.load(str(path), list(merged.items()))
-    parts = build.diffusion(settings, data)
-    training = build.training(settings, parts)
+    diffusion = build.diffusion(settings, data)
+    training = build.training(settings, diffusion)
     number = jax.ShapeDtypeStruct((size,), np.int32)
     batch = Batch(jax.ShapeDtypeStruct((size, *data.shape), np.uint8), number, number)
     shapes = jax.eval_shape(training.init, jax.random.key(0))
-    return Job(training, build.loss(settings, parts), shapes, batch)
+    return Job(training, build.loss(settings, diffusion), shapes, batch)
 
 
 def total(tree) -> int:

@@ -142,18 +142,18 @@ def _network(model: UNet, image_shape: tuple[int, ...], steps: int) -> Callable:
     return output
 
 
-def timesteps(config: Config, parts: Diffusion) -> Timesteps:
+def timesteps(config: Config, diffusion: Diffusion) -> Timesteps:
     """How training draws t."""
-    return TIMESTEPS[config.timesteps](parts.schedule.steps)
+    return TIMESTEPS[config.timesteps](diffusion.schedule.steps)
 
 
-def loss(config: Config, parts: Diffusion) -> Loss:
+def loss(config: Config, diffusion: Diffusion) -> Loss:
     """The configured training loss `(params, memory, step, batch) -> (scalar, Losses)`."""
     return make_loss(
-        Model(parts.meaning, parts.reverse, config.weight, parts.data.levels),
+        Model(diffusion.meaning, diffusion.reverse, config.weight, diffusion.data.levels),
         config.loss,
-        parts.network,
-        timesteps(config, parts),
+        diffusion.network,
+        timesteps(config, diffusion),
         flip=config.data.flip,
         no_label=config.model.classes,
         label_dropout=config.train.label_dropout,
@@ -162,15 +162,15 @@ def loss(config: Config, parts: Diffusion) -> Loss:
     )
 
 
-def about(config: Config, parts: Diffusion) -> dict[str, str]:
+def about(config: Config, diffusion: Diffusion) -> dict[str, str]:
     """What a run's parameters mean, in words that its checkpoints keep."""
-    steps = parts.schedule.steps
-    some = parts.schedule.log_snr[np.linspace(0, steps - 1, 5).astype(int)]
+    steps = diffusion.schedule.steps
+    some = diffusion.schedule.log_snr[np.linspace(0, steps - 1, 5).astype(int)]
     return {
         "schedule": f"of {steps} steps with log-SNR {', '.join(f'{each:.6g}' for each in some)}",
         "prediction": config.prediction,
         "variance": config.variance if VARIANCES[config.variance].learned else "fixed",
-        "small parameters": layout(network.shapes(parts.model, parts.data.shape)),
+        "small parameters": layout(network.shapes(diffusion.model, diffusion.data.shape)),
     }
 
 
@@ -185,7 +185,7 @@ class Training(NamedTuple):
     make_step: Callable[..., Step]
 
 
-def training(config: Config, parts: Diffusion) -> Training:
+def training(config: Config, diffusion: Diffusion) -> Training:
     """Loss, optimiser and average of the configuration."""
     part = config.optimizer
     decay = optimizers.DECAYS[part.decay]
@@ -195,12 +195,12 @@ def training(config: Config, parts: Diffusion) -> Training:
     optimizer = optimizers.optimizer(
         rate, part.b1, part.b2, part.eps, part.weight_decay, part.clip_norm
     )
-    drawing = timesteps(config, parts)
+    drawing = timesteps(config, diffusion)
     return Training(
-        init=jax.jit(lambda key: create(parts.init(key), optimizer, drawing)),
+        init=jax.jit(lambda key: create(diffusion.init(key), optimizer, drawing)),
         make_step=partial(
             make_step,
-            loss(config, parts),
+            loss(config, diffusion),
             drawing,
             optimizer,
             rate,

@@ -34,37 +34,37 @@ class Steering:
     seen: np.ndarray | None = None
 
 
-def method(config: Config, parts: Diffusion, steering: Steering = Steering()) -> Method:
+def method(config: Config, diffusion: Diffusion, steering: Steering = Steering()) -> Method:
     """Sampling as the configuration says, steered.
 
     Raises:
         UserError: steps or strength leave nothing to do, the class does not exist.
     """
-    grid = _grid(config, parts, steering.strength)
+    grid = _grid(config, diffusion, steering.strength)
     sampler = _sampler(config, steering)
     plan = sampler.plan(grid, descent(grid))
-    part, top = config.sample, parts.schedule.steps - 1
+    part, top = config.sample, diffusion.schedule.steps - 1
     low, high = (fraction * top for fraction in part.guidance_interval)
     guidance = None if part.guidance == 1.0 else Guidance(part.guidance, (low, high))
     return Method(
         sampler,
         plan,
         grid.steps,
-        lambda params, label: parts.denoise(params, label, part.clip, plan.points, guidance),
-        _begin(grid, parts.data.shape, steering.source),
+        lambda params, label: diffusion.denoise(params, label, part.clip, plan.points, guidance),
+        _begin(grid, diffusion.data.shape, steering.source),
         _label(config.model.classes, steering.label),
     )
 
 
-def steps(config: Config, parts: Diffusion) -> int:
+def steps(config: Config, diffusion: Diffusion) -> int:
     """How many steps a sampler takes unless told otherwise: never more than T."""
-    most = parts.schedule.steps
+    most = diffusion.schedule.steps
     return min(config.sample.steps or most, most)
 
 
-def _grid(config: Config, parts: Diffusion, strength: float) -> Schedule:
-    grid = make_grid(config.sample.grid, parts.schedule, steps(config, parts))
-    below = np.flatnonzero(grid.time <= strength * (parts.schedule.steps - 1))
+def _grid(config: Config, diffusion: Diffusion, strength: float) -> Schedule:
+    grid = make_grid(config.sample.grid, diffusion.schedule, steps(config, diffusion))
+    below = np.flatnonzero(grid.time <= strength * (diffusion.schedule.steps - 1))
     if not below.size:
         raise UserError(f"strength {strength:g} leaves no step; raise it or the number of steps")
     return grid.take(below)

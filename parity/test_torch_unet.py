@@ -71,7 +71,7 @@ def theirs(run_peer):
 
 def deviations(case: str, weights, answers) -> tuple[float, float]:
     """How far output and gradients are from torch's."""
-    given, model = inputs(case), job(case).parts.model
+    given, model = inputs(case), job(case).diffusion.model
 
     @jax.jit
     def loss(params):
@@ -98,7 +98,7 @@ def test_outputs_and_gradients_are_ours(case, theirs, capsys):
         print(f"\n{case}: outputs within {output:.1e}, gradients within {gradient:.1e}", end=" ")
     assert output < OUTPUT
     assert gradient < GRADIENT
-    shapes = network.shapes(job(case).parts.model, job(case).data.shape)
+    shapes = network.shapes(job(case).diffusion.model, job(case).data.shape)
     assert network.parameter_count(ours_of(answers.weights)) == network.parameter_count(shapes)
 
 

@@ -29,8 +29,8 @@ def not_a_number(at):
     """The loss after `at` updates is NaN, once."""
     loss = build.loss
 
-    def faulty(config, parts):
-        good = loss(config, parts)
+    def faulty(config, diffusion):
+        good = loss(config, diffusion)
 
         def batch_loss(params, memory, step, batch):
             value, losses = good(params, memory, step, batch)

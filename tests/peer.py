@@ -79,12 +79,12 @@ def diverge():
 
 
 def refuse():
-    say("ready", cluster.first_says(lambda: ["text", 7]))
+    say("ready", cluster.on_first_process(lambda: ["text", 7]))
 
     def locked():
         raise UserError("the folder is locked")
 
-    cluster.first_says(locked)
+    cluster.on_first_process(locked)
 
 
 def fail_alone():
@@ -102,9 +102,9 @@ def crash_alone():
 
 
 def main(given):
-    scene, coordinator, count, index, *patience = given
+    scene, coordinator, count, index, *timeout = given
     place = (None, None, None) if coordinator == "detect" else (coordinator, int(count), int(index))
-    cluster.join(*place, *map(float, patience))
+    cluster.join(*place, *map(float, timeout))
     name, *value = scene.split(":")
     globals()[name](*value)
 

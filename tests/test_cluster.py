@@ -55,7 +55,7 @@ def free_port(first: int = 0) -> int:
 
 
 def play(
-    folder: Path, scene: str, victim=None, how=signal.SIGKILL, only=(0, 1), patience=50, slurm=False
+    folder: Path, scene: str, victim=None, how=signal.SIGKILL, only=(0, 1), timeout=50, slurm=False
 ) -> Played:
     """Run the scene in processes 0 and 1, and stop the victim once both are ready."""
     folder.mkdir()
@@ -78,7 +78,7 @@ def play(
                 "SLURM_LOCALID": str(index),
             }
         address = "detect" if slurm else f"{HOST}:{port}"
-        command = [sys.executable, str(PEER), scene, address, "2", str(index), str(patience)]
+        command = [sys.executable, str(PEER), scene, address, "2", str(index), str(timeout)]
         with (folder / f"out{index}").open("w") as out, (folder / f"err{index}").open("w") as err:
             processes[index] = subprocess.Popen(command, env=env, stdout=out, stderr=err)
     try:
@@ -142,7 +142,7 @@ def played(tmp_path_factory):
         for scene in TOGETHER:
             add(scene, scene)
         for index in (0, 1):
-            add(("single", index), "finish", only=[index], patience=2)
+            add(("single", index), "finish", only=[index], timeout=2)
         add("slurm", "finish", slurm=True)
         yield lambda *name: jobs[name if len(name) > 1 else name[0]].result()
 
@@ -283,6 +283,6 @@ def test_one_process_stays_alone(given, monkeypatch):
         warnings.simplefilter("error")
         cluster.join(*given)
     assert cluster.is_first()
-    assert cluster.first_says(lambda: "alone") == "alone"
+    assert cluster.on_first_process(lambda: "alone") == "alone"
     cluster.settle()
     cluster.leave(0)

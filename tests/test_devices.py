@@ -134,9 +134,9 @@ def test_fsdp_splits_parameters_and_optimiser(tiny):
 
 
 def test_the_batch_divides_into_its_parts_on_every_device():
-    sharding.check_batch(24, 4, parts=3)
+    sharding.check_batch(24, 4, pieces=3)
     with pytest.raises(UserError, match=r"16 .* by the 4 devices times config.train.accumulate 3"):
-        sharding.check_batch(16, 4, parts=3)
+        sharding.check_batch(16, 4, pieces=3)
 
 
 @needs_devices

@@ -53,10 +53,10 @@ def one_line():
 def built(loaded, data):
     """What the commands make of a configuration, up to compiling."""
     check(loaded)
-    parts = build.diffusion(loaded, data)
-    build.training(loaded, parts)
-    build.about(loaded, parts)
-    build_sampling.method(loaded, parts)
+    diffusion = build.diffusion(loaded, data)
+    build.training(loaded, diffusion)
+    build.about(loaded, diffusion)
+    build_sampling.method(loaded, diffusion)
 
 
 KEYS = config.flatten(config.load(str(DIGITS), []).to_dict())

@@ -87,7 +87,7 @@ def test_batches_are_few_and_full(num):
 
 def test_one_at_a_time_gives_the_same_images_and_compiles_no_more(monkeypatch, caplog):
     tiny = Tiny(model__classes=10, sample__steps=3)
-    method = build_sampling.method(tiny.config, tiny.parts)
+    method = build_sampling.method(tiny.config, tiny.diffusion)
     params, layout = tiny.state().ema, shardings(jax.devices()[:1])
     wanted = [0, 1, *range(5, 12)]
 
@@ -117,7 +117,7 @@ def test_a_grid_in_training_is_the_same_from_more_batches(monkeypatch, tmp_path)
     for name, free in (("whole", math.inf), ("parts", 0)):
         (tmp_path / name).mkdir()
         monkeypatch.setattr(batch_size, "free_bytes", lambda devices, free=free: free)
-        draw = make_draw(tiny.config, tiny.parts, tmp_path / name)
+        draw = make_draw(tiny.config, tiny.diffusion, tmp_path / name)
         with Image.open(draw(0, tiny.state().ema, lambda: False)) as picture:
             pictures.append(np.asarray(picture).astype(int))
     assert np.abs(pictures[0] - pictures[1]).max() <= 1

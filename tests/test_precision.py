@@ -50,13 +50,13 @@ def per_t():
     eps = jax.random.normal(jax.random.key(1), x0.shape)
 
     def run(dtype):
-        parts = build.diffusion(settings(model__dtype=dtype, **SMALL), source.spec)
+        diffusion = build.diffusion(settings(model__dtype=dtype, **SMALL), source.spec)
 
         @jax.jit
         def predict(params, x0, eps):
-            xt = q_sample(parts.schedule, x0, t, eps)
-            denoised = parts.denoise(params, None, clip=False)(xt, t)
-            return denoised.eps, term_nats(parts.reverse, denoised, x0, eps, t, levels)
+            xt = q_sample(diffusion.schedule, x0, t, eps)
+            denoised = diffusion.denoise(params, None, clip=False)(xt, t)
+            return denoised.eps, term_nats(diffusion.reverse, denoised, x0, eps, t, levels)
 
         by_t = partial(jnp.reshape, shape=(steps, IMAGES, -1))
         return jax.tree.map(by_t, predict(params, x0, eps))

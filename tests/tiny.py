@@ -80,9 +80,9 @@ class Tiny:
         self.config = settings(**changes)
         source = build.source(self.config, "train")
         self.dataset = source.load()
-        self.parts = build.diffusion(self.config, source.spec)
-        self.loss = build.loss(self.config, self.parts)
-        self.training = build.training(self.config, self.parts)
+        self.diffusion = build.diffusion(self.config, source.spec)
+        self.loss = build.loss(self.config, self.diffusion)
+        self.training = build.training(self.config, self.diffusion)
 
     def state(self):
         """Fresh, on the host, so that no test can use up another's buffers."""

@@ -59,7 +59,7 @@ def params():
 
     @jax.jit
     def draw():
-        leaves, tree = jax.tree.flatten(job().parts.init(jax.random.key(0)))
+        leaves, tree = jax.tree.flatten(job().diffusion.init(jax.random.key(0)))
         added = (
             jax.random.uniform(jax.random.key(i), a.shape, a.dtype, -0.1, 0.1)
             for i, a in enumerate(leaves, 1)
@@ -76,10 +76,10 @@ def keys(stream: Stream) -> jax.Array:
 
 def output(dtype: str = "float32") -> np.ndarray:
     """Call the network on noise at a time of its own for each image, with dropout."""
-    parts = job(dtype).parts
+    diffusion = job(dtype).diffusion
     x = image_normal(keys(Stream.NOISE), job().data.shape)
-    time = jnp.linspace(0.0, parts.schedule.steps - 1, len(x))
-    call = jax.jit(partial(parts.network, label=None))
+    time = jnp.linspace(0.0, diffusion.schedule.steps - 1, len(x))
+    call = jax.jit(partial(diffusion.network, label=None))
     return np.asarray(call(params(), x, time, dropout_keys=keys(Stream.DROPOUT)))
 
 
@@ -130,10 +130,10 @@ def losses() -> np.ndarray:
 
 def terms() -> np.ndarray:
     """Return every term of the bound of the batch's images, in nats `[strata + 1, b]`."""
-    parts, images = job().parts, job().batch
+    diffusion, images = job().diffusion, job().batch
     bound = likelihood.bound(
-        parts.reverse,
-        lambda params, label: parts.denoise(params, None, True),
+        diffusion.reverse,
+        lambda params, label: diffusion.denoise(params, None, True),
         job().data.levels,
         STRATUM,
         seed=0,
@@ -144,13 +144,13 @@ def terms() -> np.ndarray:
 
 def samples() -> np.ndarray:
     """Draw images by ancestral sampling."""
-    parts, settings = job().parts, job().settings
+    diffusion, settings = job().diffusion, job().settings
     sampler = SAMPLERS["ancestral"](variance=settings.variance)
-    grid = make_grid("uniform", parts.schedule, SAMPLED)
+    grid = make_grid("uniform", diffusion.schedule, SAMPLED)
 
     @jax.jit
     def draw(params, keys):
-        on = partial(parts.denoise, params, None, True)
+        on = partial(diffusion.denoise, params, None, True)
         return sample(sampler, on, keys, job().data.shape, grid)
 
     return np.asarray(draw(params(), keys(Stream.SAMPLE)))
@@ -184,7 +184,7 @@ def resumed() -> dict:
     The step is compiled again after the stop, as in a new process.
     """
     with jax.default_matmul_precision("highest"), tempfile.TemporaryDirectory() as folder:
-        whole, about = training(), build.about(job().settings, job().parts)
+        whole, about = training(), build.about(job().settings, job().diffusion)
         checkpoints = Checkpoints(Path(folder), about, Keep(1, 0, 0))
         checkpoints.save(whole.half)
         saved = checkpoints.wait()

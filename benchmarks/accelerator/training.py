@@ -116,9 +116,9 @@ def curve(workdir: Path, out: Path) -> dict[str, Any]:
 def weights(workdir: Path, out: Path) -> dict[str, Any]:
     """Write the averaged parameters as float16, an array a name."""
     run = run_folder.read(workdir)
-    parts = build.diffusion(run.config, run.data)
-    state = restore_ema(run, parts, None, sharding.shardings(jax.devices()[:1]))
-    tree = unpack(state.ema, network.shapes(parts.model, parts.data.shape))
+    diffusion = build.diffusion(run.config, run.data)
+    state = restore_ema(run, diffusion, None, sharding.shardings(jax.devices()[:1]))
+    tree = unpack(state.ema, network.shapes(diffusion.model, diffusion.data.shape))
     arrays = {
         jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf, np.float16)
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree)

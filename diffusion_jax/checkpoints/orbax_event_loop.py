@@ -35,7 +35,7 @@ def install() -> None:
         asyncio.set_event_loop_policy(_Policy())
 
 
-def outlast(package: str) -> None:
+def join_threads(package: str) -> None:
     """Wait for the threads that a package has started and not waited for."""
     for thread in threading.enumerate():
         if type(thread).__module__.split(".")[0] == package:

@@ -124,7 +124,7 @@ class Checkpoints:
         self._pending = None
         if error is None:
             return Outcome(step, None)
-        orbax_event_loop.outlast("orbax")
+        orbax_event_loop.join_threads("orbax")
         if jax.process_index() == 0:  # its leftovers take the room that the next one needs
             step_folders.sweep(self._folder)
         return Outcome(step, _reason(error))

@@ -50,13 +50,13 @@ def main(arguments: list[str]) -> None:
     cache.enable()
     run = run_folder.read(given.workdir)
     _change(run.config, overrides)
-    parts = build.diffusion(run.config, run.data)
-    if given.every >= max(parts.schedule.steps, 2):
-        raise UserError(f"--every {given.every}: the run has {parts.schedule.steps} steps")
+    diffusion = build.diffusion(run.config, run.data)
+    if given.every >= max(diffusion.schedule.steps, 2):
+        raise UserError(f"--every {given.every}: the run has {diffusion.schedule.steps} steps")
     source = build.source(run.config, given.split)
     num = _check_data(source, run, given)
     layout = sharding.shardings(jax.devices())
-    state = (restore_raw if given.raw else restore_ema)(run, parts, given.checkpoint, layout)
+    state = (restore_raw if given.raw else restore_ema)(run, diffusion, given.checkpoint, layout)
     out = given.out or run.folder / "evaluation" / _name(given, int(state.step))
     if out.suffix.lower() != ".json" or out.is_dir():
         raise UserError(f"--out {out}: expected a name ending in .json")
@@ -67,18 +67,18 @@ def main(arguments: list[str]) -> None:
     params = jax.device_put(state.ema, layout.replicated)
     everything = {**settings, "config": config.to_json(run.config)}
     identity = fingerprint(everything, state.ema, dataset.images, dataset.labels)
-    done = FinishedBatches(out.with_suffix(f".{identity[:12]}.parts"))
+    done = FinishedBatches(out.with_suffix(f".{identity[:12]}.diffusion"))
     batches = partial(likelihood.batches, dataset, num, settings["batch_size"], layout)
     results = {
         measure.name: measured(
             measure, params, batches(), done, Progress(num, f"{measure.name}: evaluated")
         )
-        for measure in _measures(run, parts, given)
+        for measure in _measures(run, diffusion, given)
     }
     _check_finite(results, done)
-    result = _report(results, parts, given, settings)
+    result = _report(results, diffusion, given, settings)
     _write(out, result)
-    predictions = _predictions(run, parts, given.seed, params, next(iter(batches())))
+    predictions = _predictions(run, diffusion, given.seed, params, next(iter(batches())))
     write_pictures(out, result, predictions)
     done.remove()
     print(_summary(given.split, result))
@@ -148,11 +148,11 @@ def _check_data(source: Source, run: run_folder.Run, given) -> int:
 
 def _name(given, step: int) -> str:
     """The report's default name, one for each way to evaluate."""
-    parts = [given.split, f"step{step}"]
-    parts += [f"num{given.num}"] if given.num else []
-    parts += [f"every{given.every}"] if given.every > 1 else []
-    parts += [f"seed{given.seed}"] if given.seed else []
-    return "_".join([*parts, *(["raw"] if given.raw else [])]) + ".json"
+    words = [given.split, f"step{step}"]
+    words += [f"num{given.num}"] if given.num else []
+    words += [f"every{given.every}"] if given.every > 1 else []
+    words += [f"seed{given.seed}"] if given.seed else []
+    return "_".join([*words, *(["raw"] if given.raw else [])]) + ".json"
 
 
 def _settings(run: run_folder.Run, given, num: int, size: int, step: int) -> dict[str, Any]:
@@ -183,16 +183,16 @@ def _settings(run: run_folder.Run, given, num: int, size: int, step: int) -> dic
     }
 
 
-def _measures(run: run_folder.Run, parts: build.Diffusion, given) -> list[likelihood.Measure]:
+def _measures(run: run_folder.Run, diffusion: build.Diffusion, given) -> list[likelihood.Measure]:
     def denoise(params, label, grid=None):
-        return parts.denoise(params, label, run.config.sample.clip, grid)
+        return diffusion.denoise(params, label, run.config.sample.clip, grid)
 
-    levels, reverse = run.data.levels, parts.reverse
+    levels, reverse = run.data.levels, diffusion.reverse
     wanted = [likelihood.bound(reverse, denoise, levels, given.every, given.seed)]
     if given.trajectory:
         wanted.append(likelihood.trajectory(reverse, denoise, levels, given.seed))
     if given.ode:
-        grid = uniform_log_snr(parts.schedule, given.ode + 1)
+        grid = uniform_log_snr(diffusion.schedule, given.ode + 1)
         wanted += [
             likelihood.bound(reverse, denoise, levels, given.every, given.seed, dequantised=True),
             likelihood.ode(
@@ -212,8 +212,8 @@ def _check_finite(results: dict[str, dict[str, np.ndarray]], done: FinishedBatch
                 raise Diverged(f"{name}: image {lost[0][-1]} has no finite value; {mend}")
 
 
-def _report(results, parts: build.Diffusion, given, settings) -> dict[str, Any]:
-    dims, steps = math.prod(parts.data.shape), parts.schedule.steps
+def _report(results, diffusion: build.Diffusion, given, settings) -> dict[str, Any]:
+    dims, steps = math.prod(diffusion.data.shape), diffusion.schedule.steps
     result = {
         "bits_per_dim": report.bits_per_dim(results["bound"], dims),
         "per_timestep": report.per_timestep(results["bound"], steps, given.every, dims),
@@ -227,13 +227,13 @@ def _report(results, parts: build.Diffusion, given, settings) -> dict[str, Any]:
     return {**result, "settings": settings}
 
 
-def _predictions(run: run_folder.Run, parts: build.Diffusion, seed: int, params, batch):
+def _predictions(run: run_folder.Run, diffusion: build.Diffusion, seed: int, params, batch):
     """x0 predicted from ever less noise, and last the image itself: `[n, columns, h, w, c]`."""
     count, images = batch
-    steps = np.linspace(parts.schedule.steps - 1, 0, STRIP_COLUMNS).astype(int).tolist()
+    steps = np.linspace(diffusion.schedule.steps - 1, 0, STRIP_COLUMNS).astype(int).tolist()
     levels, clip = run.data.levels, run.config.sample.clip
     predict = likelihood.progressive(
-        parts.schedule, lambda p, label: parts.denoise(p, label, clip), levels, seed, steps
+        diffusion.schedule, lambda p, label: diffusion.denoise(p, label, clip), levels, seed, steps
     )
     rows = np.moveaxis(np.asarray(predict(params, images).x0), 0, 1)
     own = np.asarray(to_unit_range(images.levels, levels))[:, None]
@@ -246,8 +246,8 @@ def _write(out: Path, result: dict[str, Any]) -> None:
 
 
 def _summary(split: str, result: dict[str, Any]) -> str:
-    parts = {name: each["mean"] for name, each in result["bits_per_dim"].items()}
+    bits = {name: each["mean"] for name, each in result["bits_per_dim"].items()}
     error, count = result["bits_per_dim"]["total"]["stderr"], result["settings"]["images"]
     spread = "" if error is None else f" +- {error:.4f}"
-    terms = ", ".join(f"{name} {value:.3g}" for name, value in parts.items() if name != "total")
-    return f"{split}: {parts['total']:.4f}{spread} bits/dim over {count} images ({terms})"
+    terms = ", ".join(f"{name} {value:.3g}" for name, value in bits.items() if name != "total")
+    return f"{split}: {bits['total']:.4f}{spread} bits/dim over {count} images ({terms})"

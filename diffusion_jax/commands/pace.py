@@ -26,14 +26,14 @@ class Pace(NamedTuple):
     step_seconds: float
 
 
-def measured_pace(settings, source: Source, parts: build.Diffusion) -> tuple[Pace, Source]:
+def measured_pace(settings, source: Source, diffusion: build.Diffusion) -> tuple[Pace, Source]:
     """Time real steps of a run that is thrown away afterwards.
 
     Returns:
         The pace, and the source, which holds its images in memory from now on unless streamed.
     """
     began = time.perf_counter()
-    training = build.training(settings, parts)
+    training = build.training(settings, diffusion)
     dataset, draw, parallel = prepare(settings, source, training, fresh=True)
     compiled = time.perf_counter()
     with ExitStack() as stack:
@@ -54,7 +54,7 @@ def measured_pace(settings, source: Source, parts: build.Diffusion) -> tuple[Pac
         seconds(0, 1)  # the first one loads the program
         one = seconds(1, 1)
         count = min(max(math.ceil(MEASURED / one), 2), MOST_MEASURED)
-        count = cluster.first_says(lambda: count)  # all processes take as many
+        count = cluster.on_first_process(lambda: count)  # all processes take as many
         return Pace(compiled - began, seconds(2, count)), source
 
 

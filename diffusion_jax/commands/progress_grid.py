@@ -18,11 +18,11 @@ class _Cut(Exception):
 
 
 def make_draw(
-    settings, parts: build.Diffusion, folder: Path
+    settings, diffusion: build.Diffusion, folder: Path
 ) -> Callable[[int, Any, Callable[[], bool]], str | None]:
     """Draw a grid: `(step, parameters, stopping) -> path or None`, compiled at its first call."""
     num, layout = settings.sample.num, sharding.shardings(jax.local_devices())
-    generate = make_generate(build_sampling.method(settings, parts), layout, num)
+    generate = make_generate(build_sampling.method(settings, diffusion), layout, num)
 
     def draw(step: int, params, stopping: Callable[[], bool]) -> str | None:
         def progress(done: float) -> None:

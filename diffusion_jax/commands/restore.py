@@ -11,18 +11,18 @@ from diffusion_jax.errors import UserError
 
 
 def restore_ema(
-    run: run_folder.Run, parts: build.Diffusion, step: int | None, layout: Shardings
+    run: run_folder.Run, diffusion: build.Diffusion, step: int | None, layout: Shardings
 ) -> Averaged:
     """The averaged parameters of a checkpoint, by default the newest."""
-    like = _on(layout, jax.eval_shape(parts.init, stream_key(run.config.seed, Stream.INIT)))
-    return _open(run, parts).restore_ema(step, like)
+    like = _on(layout, jax.eval_shape(diffusion.init, stream_key(run.config.seed, Stream.INIT)))
+    return _open(run, diffusion).restore_ema(step, like)
 
 
 def restore_raw(
-    run: run_folder.Run, parts: build.Diffusion, step: int | None, layout: Shardings
+    run: run_folder.Run, diffusion: build.Diffusion, step: int | None, layout: Shardings
 ) -> Averaged:
     """The same with the parameters themselves in the average's place."""
-    checkpoints, init = _open(run, parts), build.training(run.config, parts).init
+    checkpoints, init = _open(run, diffusion), build.training(run.config, diffusion).init
     like = _on(layout, jax.eval_shape(init, stream_key(run.config.seed, Stream.INIT)))
     state = checkpoints.restore(checkpoints.find(step), like)
     return Averaged(state.step, state.params)
@@ -34,7 +34,7 @@ def _on(layout: Shardings, shapes):
     )
 
 
-def _open(run: run_folder.Run, parts: build.Diffusion) -> Checkpoints:
+def _open(run: run_folder.Run, diffusion: build.Diffusion) -> Checkpoints:
     if not run.checkpoints.is_dir():
         raise UserError(f"no checkpoint in {run.folder}; train first")
-    return Checkpoints(run.checkpoints, build.about(run.config, parts), warn=warn)
+    return Checkpoints(run.checkpoints, build.about(run.config, diffusion), warn=warn)

@@ -48,15 +48,15 @@ def main(arguments: list[str]) -> None:
     cache.enable()
     run = run_folder.read(given.workdir)
     _change(run.config, given, overrides)
-    parts = build.diffusion(run.config, run.data)
-    if given.steps and given.steps > parts.schedule.steps:
-        raise UserError(f"--steps {given.steps}: the run has {parts.schedule.steps} steps")
+    diffusion = build.diffusion(run.config, run.data)
+    if given.steps and given.steps > diffusion.schedule.steps:
+        raise UserError(f"--steps {given.steps}: the run has {diffusion.schedule.steps} steps")
     steering = _steering(given, run.data.shape)
-    method = build_sampling.method(run.config, parts, steering)
-    told = run.config.sample.batch_size
-    at_once = min(given.num, told) if told else batch_size.at_once(given.num, jax.devices())
+    method = build_sampling.method(run.config, diffusion, steering)
+    limit = run.config.sample.batch_size
+    at_once = min(given.num, limit) if limit else batch_size.at_once(given.num, jax.devices())
     layout = sharding.shardings(jax.devices()[:at_once])
-    state = restore_ema(run, parts, given.checkpoint, layout)
+    state = restore_ema(run, diffusion, given.checkpoint, layout)
     default = run.folder / "samples" / f"sample_step{state.step}_seed{given.seed}.png"
     identity = _identity(run.config, given, steering, int(state.step), state.ema)
     out = open_output(given.out or str(default), identity)

@@ -42,30 +42,30 @@ def main(arguments: list[str]) -> None:
     check(settings)
     run_folder.check_writable(workdir)
     cluster.join(given.coordinator, given.num_processes, given.process_id)
-    size, parts = settings.train.batch_size, settings.train.accumulate
-    sharding.check_batch(size, jax.device_count(), parts)
+    size, pieces = settings.train.batch_size, settings.train.accumulate
+    sharding.check_batch(size, jax.device_count(), pieces)
     cache.enable()
     _train(settings, workdir, began)
 
 
 def _train(settings, workdir: Path, began: float) -> None:
     source = build.source(settings)
-    parts = build.diffusion(settings, source.spec)
+    diffusion = build.diffusion(settings, source.spec)
     folder = workdir / "checkpoints"
     with ExitStack() as stack:
-        done = cluster.first_says(lambda: _claim(workdir, settings, source, stack))
+        done = cluster.on_first_process(lambda: _claim(workdir, settings, source, stack))
         given, paced = settings, None
         if settings.train.minutes:
-            paced, source = _paced(settings, source, parts, workdir, done, began)
+            paced, source = _paced(settings, source, diffusion, workdir, done, began)
             settings = config.stretched(settings, paced)
         if done is not None and done >= settings.train.steps:
             _say(f"{workdir} is finished: {done} steps are done; nothing to do")
             return
-        training = build.training(settings, parts)
+        training = build.training(settings, diffusion)
         dataset, draw, parallel = prepare(settings, source, training, fresh=done is None)
-        _say(_first_line(settings, source.size, parts, parallel.state.params))
-        cluster.first_says(lambda: _begin(workdir, given, source, done, paced))
-        checkpoints = Checkpoints(folder, build.about(settings, parts), _keep(settings), warn)
+        _say(_first_line(settings, source.size, diffusion, parallel.state.params))
+        cluster.on_first_process(lambda: _begin(workdir, given, source, done, paced))
+        checkpoints = Checkpoints(folder, build.about(settings, diffusion), _keep(settings), warn)
         stack.callback(checkpoints.close)
         if done is not None:
             _say(f"resuming {workdir} after step {done}")
@@ -74,19 +74,24 @@ def _train(settings, workdir: Path, began: float) -> None:
             batch = streamed(settings, source, first, stack)
         else:
             batch = batches(settings, dataset)
-        tools = make_tools(settings, workdir, parts, parallel, batch, checkpoints, first, stack)
+        hooks = make_hooks(settings, workdir, diffusion, parallel, batch, checkpoints, first, stack)
         # Nothing here holds on to the state that the loop uses up.
         loop.train(
             draw() if done is None else checkpoints.restore(done, parallel.state),
             plan(settings),
-            tools,
+            hooks,
         )
     _say(f"done: checkpoint {folder / str(settings.train.steps)}; next:")
     _say(f"  python sample.py --workdir={workdir}")
 
 
 def _paced(
-    settings, source: Source, parts: build.Diffusion, workdir: Path, done: int | None, began: float
+    settings,
+    source: Source,
+    diffusion: build.Diffusion,
+    workdir: Path,
+    done: int | None,
+    began: float,
 ) -> tuple[int, Source]:
     """Find the steps that `train.minutes` allows: once, a resumed run keeps its number.
 
@@ -94,9 +99,9 @@ def _paced(
         The number of steps, and the source, whose images may have been read meanwhile.
     """
     if done is not None:
-        return cluster.first_says(lambda: run_folder.paced_steps(workdir)), source
-    pace, source = measured_pace(settings, source, parts)
-    steps = cluster.first_says(lambda: fitting_steps(settings.train.minutes, pace, began))
+        return cluster.on_first_process(lambda: run_folder.paced_steps(workdir)), source
+    pace, source = measured_pace(settings, source, diffusion)
+    steps = cluster.on_first_process(lambda: fitting_steps(settings.train.minutes, pace, began))
     _say(f"{settings.train.minutes:g} minutes: {steps:,} steps at {pace.step_seconds:.3g} s a step")
     return steps, source
 
@@ -167,7 +172,7 @@ def _keep(settings) -> step_folders.Keep:
     return step_folders.Keep(part.keep, part.keep_every, part.keep_best)
 
 
-def make_tools(settings, workdir, parts, parallel, batch, checkpoints, done, stack: ExitStack):
+def make_hooks(settings, workdir, diffusion, parallel, batch, checkpoints, done, stack: ExitStack):
     """What the loop calls; what has to be closed is left to `stack`."""
     first = cluster.is_first()
     metrics = None
@@ -180,7 +185,7 @@ def make_tools(settings, workdir, parts, parallel, batch, checkpoints, done, sta
     stack.callback(report.close)
     profiler = Profiler(workdir / "profile", *(profiled_steps(settings) if first else (0, 0)))
     stack.callback(profiler.close)
-    draw = make_draw(settings, parts, workdir / "samples")
+    draw = make_draw(settings, diffusion, workdir / "samples")
     return Hooks(
         parallel=parallel,
         batch=batch,
@@ -193,14 +198,15 @@ def make_tools(settings, workdir, parts, parallel, batch, checkpoints, done, sta
     )
 
 
-def _first_line(settings, size: int, parts: build.Diffusion, params) -> str:
-    h, w, c = parts.data.shape
+def _first_line(settings, size: int, diffusion: build.Diffusion, params) -> str:
+    h, w, c = diffusion.data.shape
     count, processes = jax.device_count(), jax.process_count()
     kind = jax.devices()[0].device_kind
     return (
         f"devices: {count} x {kind} ({settings.parallel}"
         f"{f', {processes} processes' if processes > 1 else ''}) | "
         f"parameters: {parameter_count(params):,} | "
-        f"data: {settings.data.name}, {size:,} images {h}x{w}x{c} in {parts.data.levels} levels | "
+        f"data: {settings.data.name}, {size:,} images {h}x{w}x{c} "
+        f"in {diffusion.data.levels} levels | "
         f"batch per device: {settings.train.batch_size // count}"
     )

@@ -20,7 +20,7 @@ def make_room(temporary: int) -> None:
     variables that begin with MALLOC_, or GLIBC_TUNABLES for its allocator, nothing is told.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # not in other C libraries
-    if mallopt is not None and temporary in KEPT and not _told():
+    if mallopt is not None and temporary in KEPT and not _set_by_user():
         for parameter, value in KEEP.items():
             mallopt(parameter, value)
     give_back()
@@ -36,6 +36,6 @@ def give_back() -> None:
         trim(0)
 
 
-def _told() -> bool:
+def _set_by_user() -> bool:
     tuned = "glibc.malloc" in os.environ.get("GLIBC_TUNABLES", "")
     return tuned or any(name.startswith("MALLOC_") for name in os.environ)

@@ -194,15 +194,15 @@ def data_parallel(
     return MODES[mode](make_step, devices, shapes)
 
 
-def check_batch(batch_size: int, count: int, parts: int = 1) -> None:
-    """Refuse a batch that does not divide by the number of devices, or not into its parts."""
-    if batch_size % (count * parts) == 0:
+def check_batch(batch_size: int, count: int, pieces: int = 1) -> None:
+    """Refuse a batch that does not divide by the number of devices, or not into its pieces."""
+    if batch_size % (count * pieces) == 0:
         return
-    lower = batch_size // (count * parts) * count * parts
-    by = f"the {count} devices" + f" times config.train.accumulate {parts}" * (parts > 1)
+    lower = batch_size // (count * pieces) * count * pieces
+    by = f"the {count} devices" + f" times config.train.accumulate {pieces}" * (pieces > 1)
     raise UserError(
         f"config.train.batch_size {batch_size} does not divide by {by}; "
-        f"nearest: {lower or count * parts} or {lower + count * parts}"
+        f"nearest: {lower or count * pieces} or {lower + count * pieces}"
     )
 
 

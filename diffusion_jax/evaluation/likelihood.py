@@ -117,13 +117,13 @@ def bound(
         keys = _keys(seed, Stream.EVALUATE, images)
         return stratum_terms(reverse, given, decoder, keys, x0_of(images), runs)
 
-    parts = pieces(strata(reverse.schedule.steps, every))
+    chunks = pieces(strata(reverse.schedule.steps, every))
 
     def run(params, images: ImageBatch, progress: Progress):
         done = []
-        for count, runs in enumerate(parts, 1):
+        for count, runs in enumerate(chunks, 1):
             done.append(jax.tree.map(np.asarray, terms(params, images, runs)))
-            progress(count / len(parts))
+            progress(count / len(chunks))
         whole = jax.tree.map(lambda *rows: np.concatenate(rows), *done)
         if dequantised:
             whole.nats[0] -= log_bin_nats(levels, images.levels[0].size)

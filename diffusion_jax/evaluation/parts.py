@@ -64,7 +64,7 @@ def measured(
     measure: Measure,
     params: Any,
     batches: Iterable[tuple[int, ImageBatch]],
-    parts: FinishedBatches,
+    finished: FinishedBatches,
     progress: Progress,
 ) -> dict[str, np.ndarray]:
     """One measure over all images; batches that a stopped evaluation finished are read back.
@@ -76,7 +76,7 @@ def measured(
     try:
         for count, images in batches:
             name = f"{measure.name}_{first:07d}"
-            arrays = parts.load(name)
+            arrays = finished.load(name)
             if arrays is None:
 
                 def tell(part: float, first=first, count=count) -> None:
@@ -84,7 +84,7 @@ def measured(
 
                 whole = measure.run(params, images, tell)
                 arrays = {key: each[..., :count] for key, each in whole.items()}
-                parts.save(name, arrays)
+                finished.save(name, arrays)
             first += count
             progress(first)
             collected.append(arrays)

@@ -1,7 +1,7 @@
 """Several processes that train one model: the only file that knows `jax.distributed`.
 
 The processes meet at the coordinator's address, which JAX's coordinator takes over afterwards.
-Each watches the others over its `Lifeline`, because what JAX does about a lost one is to hang or
+Each watches the others over its `Heartbeat`, because what JAX does about a lost one is to hang or
 to abort.
 """
 
@@ -15,14 +15,14 @@ import jax
 
 from diffusion_jax.errors import UserError
 from diffusion_jax.processes import heartbeat
-from diffusion_jax.processes.coordinator_proxy import open_relay
+from diffusion_jax.processes.coordinator_proxy import open_proxy
 from diffusion_jax.processes.rendezvous import Address, meet, text
 
 START = 50.0  # seconds that the processes wait for each other at the start
 
 T = TypeVar("T")
 
-_lifeline: heartbeat.Lifeline | None = None
+_heartbeat: heartbeat.Heartbeat | None = None
 
 
 class _Place(NamedTuple):
@@ -38,7 +38,7 @@ def join(
     coordinator: str | None,
     num_processes: int | None,
     process_id: int | None,
-    patience: float = START,
+    timeout: float = START,
 ) -> None:
     """Meet the other processes, if there are any; call it before JAX looks for its devices.
 
@@ -46,27 +46,27 @@ def join(
 
     Args:
         coordinator: `HOST:PORT`, an address of process 0 that all can reach.
-        patience: seconds to wait for the others.
+        timeout: seconds to wait for the others.
 
     Raises:
         UserError: the arguments are wrong, or the address cannot be listened at.
         LostPeer: the others did not come or died.
     """
-    global _lifeline
-    place = _given(coordinator, num_processes, process_id) or _detected(patience)
+    global _heartbeat
+    place = _given(coordinator, num_processes, process_id) or _detected(timeout)
     if place is None or place.count == 1:
         return
-    links, found = meet(place.address, place.index, place.count, patience)
-    _lifeline = heartbeat.Lifeline(place.index, place.count, links)
+    links, found = meet(place.address, place.index, place.count, timeout)
+    _heartbeat = heartbeat.Heartbeat(place.index, place.count, links)
     _initialize(found, place)
 
 
 def is_first() -> bool:
     """Whether this is process 0, which writes; True if it is alone."""
-    return _lifeline is None or _lifeline.index == 0
+    return _heartbeat is None or _heartbeat.index == 0
 
 
-def first_says(work: Callable[[], T]) -> T:
+def on_first_process(work: Callable[[], T]) -> T:
     """What `work` returns in process 0, which alone runs it while the others wait.
 
     Args:
@@ -75,19 +75,19 @@ def first_says(work: Callable[[], T]) -> T:
     Raises:
         UserError: `work` raised it; all processes raise the same.
     """
-    return work() if _lifeline is None else _lifeline.first_says(work)
+    return work() if _heartbeat is None else _heartbeat.on_first_process(work)
 
 
 def note(step: int) -> None:
     """Remember the last finished step, for the line that tells of a lost process."""
-    if _lifeline is not None:
-        _lifeline.step = step
+    if _heartbeat is not None:
+        _heartbeat.step = step
 
 
 def settle() -> None:
     """Call it on an unexpected error: does not return if a lost process may have caused it."""
-    if _lifeline is not None:
-        _lifeline.settle()
+    if _heartbeat is not None:
+        _heartbeat.settle()
 
 
 def leave(code: int) -> None:
@@ -96,16 +96,16 @@ def leave(code: int) -> None:
     Returns once all have come to their end. Where they do not, and `code` is one that a process
     may come to alone, this process ends here; the others follow as for a lost one.
     """
-    if _lifeline is None:
+    if _heartbeat is None:
         return
-    if not _lifeline.leave(code):
+    if not _heartbeat.leave(code):
         heartbeat.exit_now(code)
     # All is done and said: whoever is lost from here on must not change this process's end.
     guard = threading.Timer(heartbeat.GRACE, heartbeat.exit_now, [code])
     guard.daemon = True
     guard.start()
     jax.distributed.shutdown()
-    _lifeline.close()
+    _heartbeat.close()
     guard.cancel()
 
 
@@ -138,7 +138,7 @@ def _address(given: str) -> Address:
     return match[1] or match[2], int(match[3])
 
 
-def _detected(patience: float) -> _Place | None:
+def _detected(timeout: float) -> _Place | None:
     """The place that JAX finds in the environment of a Slurm job or a TPU pod.
 
     `jax.distributed.initialize()` without arguments would ask a Kubernetes server as well, and
@@ -156,7 +156,7 @@ def _detected(patience: float) -> _Place | None:
         if count == 1:
             return None
         port = os.environ.get("JAX_COORDINATOR_PORT")
-        address = kind.get_coordinator_address(int(patience), port)
+        address = kind.get_coordinator_address(int(timeout), port)
         device = None if "JAX_LOCAL_DEVICE_IDS" in os.environ else kind.get_local_process_id()
         index = kind.get_process_id()
         return _Place(_address(address), count, index, None if device is None else [device])
@@ -178,7 +178,7 @@ def _initialize(coordinator: Address, place: _Place) -> None:
     # Stops are agreed upon in the loop; JAX's service would take SIGTERM away from it.
     jax.config.update("jax_enable_preemption_service", False)
     if place.index:
-        coordinator = ("127.0.0.1", open_relay(coordinator))
+        coordinator = ("127.0.0.1", open_proxy(coordinator))
     # gRPC would ask the proxy of an HPC site for its neighbours, and hang.
     others = os.environ.get("no_grpc_proxy", "")  # noqa: SIM112
     os.environ["no_grpc_proxy"] = ",".join(filter(None, (others, coordinator[0])))  # noqa: SIM112
@@ -193,7 +193,7 @@ def _initialize(coordinator: Address, place: _Place) -> None:
             local_device_ids=place.devices,
             cluster_detection_method="deactivate",
             initialization_timeout=int(START),
-            # Slower than the lifeline: it serves only where that cannot run.
+            # Slower than our heartbeat: it serves only where that cannot run.
             heartbeat_timeout_seconds=45,
             shutdown_timeout_seconds=30,
         )

@@ -9,7 +9,7 @@ import threading
 from contextlib import suppress
 
 
-def open_relay(far: tuple[str, int]) -> int:
+def open_proxy(far: tuple[str, int]) -> int:
     """Connect all who call the returned port of 127.0.0.1 with the server at `far`."""
     server = socket.create_server(("127.0.0.1", 0))
     threading.Thread(target=_serve, args=(server, far), daemon=True).start()

@@ -25,7 +25,7 @@ BEAT, SILENCE = 2.0, 30.0  # seconds: between two signs of life, and without any
 ALONE = {1, UserError.exit_code, Unsaved.exit_code, 128 + signal.SIGINT}
 # Seconds the others have to come to their own end after one has ended alone, or in due order.
 GRACE, PATIENCE = 5.0, 300.0
-MEND = "start all processes again with the same command to resume"
+RESUME_HINT = "start all processes again with the same command to resume"
 
 
 class Link:
@@ -56,7 +56,7 @@ class Link:
         return message if isinstance(message, list) else None
 
 
-class Lifeline:
+class Heartbeat:
     """One process's share in ending together.
 
     Args:
@@ -78,8 +78,8 @@ class Lifeline:
     def _start(self, work: Callable, *arguments: Any) -> None:
         threading.Thread(target=work, args=arguments, daemon=True).start()
 
-    def first_says(self, work: Callable[[], Any]) -> Any:
-        """See `cluster.first_says`."""
+    def on_first_process(self, work: Callable[[], Any]) -> Any:
+        """See `cluster.on_first_process`."""
         if self.index:
             value, refusal = self._answers.get()
             if refusal is not None:
@@ -155,7 +155,7 @@ class Lifeline:
         if self.index == 0:
             self._send("lost", reason)
         after = "" if self.step is None else f" after step {self.step}"
-        line = "" if self._own else f"error: {reason}{after}; {MEND}\n"
+        line = "" if self._own else f"error: {reason}{after}; {RESUME_HINT}\n"
         if self.index == 0:
             time.sleep(0.3)  # the others read the reason before they see this process end
         exit_now(self._own or LostPeer.exit_code, line)

@@ -6,18 +6,18 @@ from contextlib import suppress
 from ipaddress import ip_address
 
 from diffusion_jax.errors import LostPeer, UserError
-from diffusion_jax.processes.heartbeat import BEAT, MEND, SILENCE, Link
+from diffusion_jax.processes.heartbeat import BEAT, RESUME_HINT, SILENCE, Link
 
 Address = tuple[str, int]
 
 
 def meet(
-    address: Address, index: int, count: int, patience: float
+    address: Address, index: int, count: int, timeout: float
 ) -> tuple[dict[int, Link], Address]:
     """Connect the processes `1 .. count - 1` with process 0, which listens at `address`.
 
     Args:
-        patience: seconds to wait; in process 0 anew whenever one has come.
+        timeout: seconds to wait; in process 0 anew whenever one has come.
 
     Returns:
         The links by process, and the address in numbers, where nobody listens any more.
@@ -27,9 +27,9 @@ def meet(
         LostPeer: the others do not come, or process 0 cannot be reached or dies.
     """
     if index:
-        return _call(address, index, count, patience)
+        return _call(address, index, count, timeout)
     with _listen(address) as server:
-        links = _gather(server, count, patience)
+        links = _gather(server, count, timeout)
         found = server.getsockname()[:2]
     for link in links.values():
         link.send("begin")
@@ -56,22 +56,22 @@ def _listen(address: Address) -> socket.socket:
     )
 
 
-def _gather(server: socket.socket, count: int, patience: float) -> dict[int, Link]:
+def _gather(server: socket.socket, count: int, timeout: float) -> dict[int, Link]:
     links: dict[int, Link] = {}
     server.settimeout(BEAT)
-    until = time.monotonic() + patience
+    until = time.monotonic() + timeout
     while len(links) < count - 1:
         for link in links.values():
             link.send("beat")
         if time.monotonic() > until:
             missing = ", ".join(str(i) for i in range(1, count) if i not in links)
             raise LostPeer(
-                f"process {missing} of {count} did not come within {patience:g} s; start all with "
+                f"process {missing} of {count} did not come within {timeout:g} s; start all with "
                 "the same --coordinator and --num_processes, in a Slurm job with srun"
             )
         with suppress(TimeoutError):
             if _greet(server.accept()[0], count, links):
-                until = time.monotonic() + patience
+                until = time.monotonic() + timeout
     return links
 
 
@@ -91,9 +91,9 @@ def _greet(connection: socket.socket, count: int, links: dict[int, Link]) -> boo
 
 
 def _call(
-    address: Address, index: int, count: int, patience: float
+    address: Address, index: int, count: int, timeout: float
 ) -> tuple[dict[int, Link], Address]:
-    connection = _connect(address, count, patience)
+    connection = _connect(address, count, timeout)
     link = Link(connection)
     link.send("hello", index, count)
     while True:
@@ -105,11 +105,11 @@ def _call(
             case ["beat"]:
                 pass
             case _:
-                raise LostPeer(f"process 0 of {count} was lost; {MEND}")
+                raise LostPeer(f"process 0 of {count} was lost; {RESUME_HINT}")
 
 
-def _connect(address: Address, count: int, patience: float) -> socket.socket:
-    until = time.monotonic() + patience
+def _connect(address: Address, count: int, timeout: float) -> socket.socket:
+    until = time.monotonic() + timeout
     while True:
         try:
             connection = socket.create_connection(address, timeout=2 * BEAT)
@@ -122,6 +122,6 @@ def _connect(address: Address, count: int, patience: float) -> socket.socket:
             if time.monotonic() > until:
                 raise LostPeer(
                     f"process 0 of {count} does not answer at {text(address)} within "
-                    f"{patience:g} s: {error.strerror or error}; is it running there?"
+                    f"{timeout:g} s: {error.strerror or error}; is it running there?"
                 ) from error
         time.sleep(0.2)

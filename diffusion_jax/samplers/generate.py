@@ -71,8 +71,8 @@ def make_generate(method: Method, layout: Shardings, most: int) -> Generate:
             memory are taken, see `memory.largest_fitting`.
     """
     points, rows = method.plan
-    parts = pieces(rows)
-    ends = np.cumsum([len(part.index) for part in parts]) - 1
+    chunks = pieces(rows)
+    ends = np.cumsum([len(chunk.index) for chunk in chunks]) - 1
     scales = np.append(points.scale[-1], np.hypot(rows.signal, rows.noise)[ends])
     replicated, split = layout
     devices = list(split.device_set)
@@ -94,7 +94,7 @@ def make_generate(method: Method, layout: Shardings, most: int) -> Generate:
 
     def choose_size(params) -> int:
         def compiled(n):  # which the calls of `advance` then find
-            return advance.lower(params, *prepare(0, 0, n * len(devices)), parts[0]).compile()
+            return advance.lower(params, *prepare(0, 0, n * len(devices)), chunks[0]).compile()
 
         each = whole_batch(most, layout) // len(devices)
         return len(devices) * batch_size.largest_fitting(
@@ -104,10 +104,10 @@ def make_generate(method: Method, layout: Shardings, most: int) -> Generate:
     def draw(params, seed, first: int, report, watch: int):
         label, keys, state = prepare(seed, first, size)
         seen = [_first(state, watch)]
-        for done, rows in enumerate(parts, 1):
+        for done, rows in enumerate(chunks, 1):
             state = advance(params, label, keys, state, rows)
             seen.append(_first(state, watch))  # which waits for it
-            report(done / len(parts))
+            report(done / len(chunks))
         x, x0 = (np.stack(each) for each in zip(*seen, strict=True))
         return np.asarray(state.x), Frames(x / scales.reshape(-1, 1, 1, 1, 1), x0[1:])
 

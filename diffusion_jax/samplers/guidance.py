@@ -36,12 +36,12 @@ def classifier_free(
         # Neighbours in the batch, so that an image and its twin live on one device.
         output = network(jnp.repeat(x, 2, axis=0), jnp.repeat(time, 2), labels)
         output = output.reshape(len(x), 2, *output.shape[1:])
-        told, rest = split_output(output[:, 0], x)
-        untold, _ = split_output(output[:, 1], x)
+        conditional, rest = split_output(output[:, 0], x)
+        unconditional, _ = split_output(output[:, 1], x)
         low, high = interval
         strength = jnp.where((time >= low) & (time <= high), scale, 1.0)
         strength = strength.reshape(-1, *[1] * (x.ndim - 1))
-        steered = untold + strength * (told - untold)
+        steered = unconditional + strength * (conditional - unconditional)
         return steered if rest is None else jnp.concatenate([steered, rest], axis=-1)
 
     return guided

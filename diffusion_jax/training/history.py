@@ -47,10 +47,10 @@ class StepHistory:
         in_a_row: updates skipped up to the last finished step.
     """
 
-    def __init__(self, first: int, skipped: int, plan: LoopPlan, tools: Hooks):
-        self._first, self._plan, self._tools = first, plan, tools
+    def __init__(self, first: int, skipped: int, plan: LoopPlan, hooks: Hooks):
+        self._first, self._plan, self._hooks = first, plan, hooks
         self._under_way: deque[tuple[int, Metrics, Any]] = deque()
-        self.losses = Mean(*tools.checkpoints.losses(first))
+        self.losses = Mean(*hooks.checkpoints.losses(first))
         self._skipped = skipped
         self.stop = self.in_a_row = 0
         self.restart_clock(first)
@@ -69,8 +69,8 @@ class StepHistory:
         """Wait for every step that is under way, and write every log that waits for room."""
         while self._under_way:
             self._read(*self._under_way.popleft())
-        if self._tools.metrics is not None:
-            self._tools.metrics.flush()
+        if self._hooks.metrics is not None:
+            self._hooks.metrics.flush()
 
     def restart_clock(self, step: int) -> None:
         """Leave out of the speed what came before: saving and sampling."""
@@ -82,13 +82,13 @@ class StepHistory:
         return rate
 
     def _read(self, step: int, placed: Metrics, vote: Any) -> None:
-        metrics = self._tools.parallel.read(placed._replace(losses=None))
+        metrics = self._hooks.parallel.read(placed._replace(losses=None))
         self.stop = max(self.stop, int(vote))
         cluster.note(step)
         loss, skipped = float(metrics.loss), int(metrics.skipped.in_all)
         self.in_a_row = int(metrics.skipped.in_a_row)
         if self.in_a_row >= self._plan.max_skipped:
-            self._diverged(step, metrics, self._tools.parallel.read(placed.losses))
+            self._diverged(step, metrics, self._hooks.parallel.read(placed.losses))
         if math.isfinite(loss):
             self.losses.add(loss)
         logged = on_grid(step, self._plan.log_every) or step == self._plan.steps
@@ -97,10 +97,10 @@ class StepHistory:
             if step == self._first + 1:
                 give_back()
         else:
-            self._tools.report.advance(step)
+            self._hooks.report.advance(step)
         if skipped > self._skipped:
             what = f"loss {loss:g}, gradient norm {float(metrics.grad_norm):g}"
-            self._tools.report.line(f"step {step}: update skipped ({what}); {skipped} so far")
+            self._hooks.report.line(f"step {step}: update skipped ({what}); {skipped} so far")
         self._skipped = skipped
 
     def _log(self, step: int, metrics: Metrics, written: bool) -> None:
@@ -111,20 +111,20 @@ class StepHistory:
             "skipped": int(metrics.skipped.in_all),
             "images_per_second": self._rate(step) * self._plan.batch_size,
         }
-        self._tools.report.advance(step, **values)
-        if written and self._tools.metrics is not None:
-            failed = self._tools.metrics.write(step, **values)
+        self._hooks.report.advance(step, **values)
+        if written and self._hooks.metrics is not None:
+            failed = self._hooks.metrics.write(step, **values)
             if failed:
-                self._tools.report.line(f"step {step}: metrics not written yet: {failed}")
+                self._hooks.report.line(f"step {step}: metrics not written yet: {failed}")
 
     def _diverged(self, step: int, metrics: Metrics, losses: Any) -> None:
         bad = ~np.isfinite(losses.each)
         where = f", at t {losses.t[bad].min()} to {losses.t[bad].max()}" if bad.any() else ""
         table = "losses per t could not be written"
-        if self._tools.metrics is not None:
+        if self._hooks.metrics is not None:
             each = [float(loss) if math.isfinite(loss) else None for loss in losses.each]
             try:
-                path = self._tools.metrics.keep_batch(step, {"t": losses.t.tolist(), "loss": each})
+                path = self._hooks.metrics.keep_batch(step, {"t": losses.t.tolist(), "loss": each})
                 table = f"losses per t in {path}"
             except OSError as error:
                 table = f"{table} ({error.strerror})"

@@ -16,7 +16,7 @@ from diffusion_jax.training.hooks import Hooks, LoopPlan
 from diffusion_jax.training.state import TrainState
 
 
-def train(state: TrainState, plan: LoopPlan, tools: Hooks) -> TrainState:
+def train(state: TrainState, plan: LoopPlan, hooks: Hooks) -> TrainState:
     """Go from the state's step to the plan's last; the last step is always saved.
 
     A save that fails is tried again with the next one. An update that is not finite is skipped.
@@ -27,86 +27,91 @@ def train(state: TrainState, plan: LoopPlan, tools: Hooks) -> TrainState:
         Unsaved: the last state could not be saved, or with several processes any.
     """
     first = int(state.step)
-    history, due = StepHistory(first, int(state.skipped.in_all), plan, tools), False
-    placed = tools.parallel.place_state(state)
+    history, due = StepHistory(first, int(state.skipped.in_all), plan, hooks), False
+    placed = hooks.parallel.place_state(state)
     del state  # under pmap it would stay beside its copies
-    batch = tools.parallel.place_batch(tools.batch(first))
-    with stop_signals() as received, _saved_on_leaving(tools):
+    batch = hooks.parallel.place_batch(hooks.batch(first))
+    with stop_signals() as received, _saved_on_leaving(hooks):
         for step in range(first + 1, plan.steps + 1):
-            tools.profiler.before(step, placed)
-            placed, metrics = tools.parallel.step(placed, batch)
-            history.add(step, metrics, tools.vote(received[0] if received else 0))
+            hooks.profiler.before(step, placed)
+            placed, metrics = hooks.parallel.step(placed, batch)
+            history.add(step, metrics, hooks.vote(received[0] if received else 0))
             last, stop = step == plan.steps, history.stop
             if not last:  # the device computes by now: the next batch is read in its shadow
-                batch = tools.parallel.place_batch(tools.batch(step))
+                batch = hooks.parallel.place_batch(hooks.batch(step))
             due = due or _due(step, plan.save_every)
             if last or stop or due:
                 history.drain()
                 # A save that is due waits for a good update; the last one cannot.
                 if last or stop or not history.in_a_row:
-                    single = tools.parallel.single(placed)
-                    _say(tools.checkpoints.save(single, history.losses.at_save(due)), tools)
+                    single = hooks.parallel.single(placed)
+                    _after_save(hooks.checkpoints.save(single, history.losses.at_save(due)), hooks)
                     due = False
                     history.restart_clock(step)
             if stop and not last:
-                _finish(step, tools)
+                _finish(step, hooks)
                 name = signal.Signals(stop).name
                 raise Stopped(f"stopped by {name} after step {step}, saved", stop)
             if _due(step, plan.sample_every):
                 history.drain()
-                _sample(step, placed.ema, tools, received)
+                _sample(step, placed.ema, hooks, received)
                 history.restart_clock(step)
             if not last:  # how the last save ends decides how the run does
-                _say(tools.checkpoints.finished(), tools)
-        _finish(plan.steps, tools)
-    return tools.parallel.single(placed)
+                _after_save(hooks.checkpoints.finished(), hooks)
+        _finish(plan.steps, hooks)
+    return hooks.parallel.single(placed)
 
 
 def _due(step: int, every: int) -> bool:
     return every > 0 and step % every == 0
 
 
-def _sample(step: int, ema: Any, tools: Hooks, received: list[int]) -> None:
+def _sample(step: int, ema: Any, hooks: Hooks, received: list[int]) -> None:
     try:
-        grid = tools.sample(step, tools.parallel.gather(ema), lambda: bool(received))
+        grid = hooks.sample(step, hooks.parallel.gather(ema), lambda: bool(received))
     except OSError as error:
         grid = f"no grid: {error.strerror}"
     if grid:
-        tools.report.line(f"step {step}: {grid}")
+        hooks.report.line(f"step {step}: {grid}")
 
 
-def _finish(step: int, tools: Hooks) -> None:
+def _finish(step: int, hooks: Hooks) -> None:
     """Wait for the last save, and do not call a run saved whose last state is not on disk."""
-    outcome = tools.checkpoints.wait()
-    _say(outcome, tools)
-    lost = tools.metrics.flush() if tools.metrics is not None else None
+    outcome = hooks.checkpoints.wait()
+    _after_save(outcome, hooks)
+    lost = hooks.metrics.flush() if hooks.metrics is not None else None
     if lost:
-        tools.report.line(f"the last lines of metrics.jsonl could not be written: {lost}")
-    error = cluster.first_says(lambda: outcome.error if outcome else None)
+        hooks.report.line(f"the last lines of metrics.jsonl could not be written: {lost}")
+    error = cluster.on_first_process(lambda: outcome.error if outcome else None)
     if error:
-        newest = cluster.first_says(tools.checkpoints.latest)
+        newest = cluster.on_first_process(hooks.checkpoints.latest)
         kept = "no checkpoint is whole" if newest is None else f"the newest is of step {newest}"
         raise Unsaved(f"the state after step {step} could not be saved: {error}; {kept}")
 
 
-def _say(outcome: Outcome | None, tools: Hooks) -> None:
+def _after_save(outcome: Outcome | None, hooks: Hooks) -> None:
+    """Report a save that ended; where other processes wait in it, a failed one ends the run."""
     if outcome is None:
         return
-    what = "saved" if outcome.error is None else f"NOT saved: {outcome.error}"
-    tools.report.line(f"step {outcome.step}: {what}")
-    if outcome.error and jax.process_count() > 1:  # the others wait in this save, or in the next
+    _report(outcome, hooks)
+    if outcome.error and jax.process_count() > 1:
         raise Unsaved(f"the state after step {outcome.step} could not be saved: {outcome.error}")
 
 
+def _report(outcome: Outcome, hooks: Hooks) -> None:
+    what = "saved" if outcome.error is None else f"NOT saved: {outcome.error}"
+    hooks.report.line(f"step {outcome.step}: {what}")
+
+
 @contextmanager
-def _saved_on_leaving(tools: Hooks) -> Iterator[None]:
+def _saved_on_leaving(hooks: Hooks) -> Iterator[None]:
     """However the loop is left, the save that is under way is waited for and reported."""
     try:
         yield
     except Diverged as error:
-        _say(tools.checkpoints.wait(), tools)
-        newest = cluster.first_says(tools.checkpoints.latest)
+        _after_save(hooks.checkpoints.wait(), hooks)
+        newest = cluster.on_first_process(hooks.checkpoints.latest)
         kept = "nothing was saved" if newest is None else f"the last checkpoint is of step {newest}"
         raise Diverged(f"{error}; {kept}; try a lower config.optimizer.learning_rate") from None
     finally:
-        _say(tools.checkpoints.wait(), tools)
+        _after_save(hooks.checkpoints.wait(), hooks)

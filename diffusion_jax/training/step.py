@@ -107,18 +107,18 @@ def ema_decay_at(step: jax.Array, decay: float) -> jax.Array:
     return jnp.minimum(decay, (1.0 + step) / (10.0 + step))
 
 
-def accumulated(loss: Loss, parts: int) -> Callable[..., tuple[tuple[jax.Array, Losses], Any]]:
-    """`value_and_grad` of a batch's mean loss, taken in so many equal parts one after the other.
+def accumulated(loss: Loss, pieces: int) -> Callable[..., tuple[tuple[jax.Array, Losses], Any]]:
+    """`value_and_grad` of a batch's mean loss, taken in so many equal pieces one after the other.
 
     It is the same sum in another order, with the activations of one part in memory at a time.
     """
     gradient = jax.value_and_grad(loss, has_aux=True)
-    if parts == 1:
+    if pieces == 1:
         return gradient
 
     def split(a):
-        # Every parts-th image: a device's share of the batch gives it a share of every part.
-        return jnp.moveaxis(a.reshape(-1, parts, *a.shape[1:]), 1, 0)
+        # Every pieces-th image: a device's share of the batch gives it a share of every part.
+        return jnp.moveaxis(a.reshape(-1, pieces, *a.shape[1:]), 1, 0)
 
     def join(a):
         return jnp.moveaxis(a, 0, 1).reshape(-1, *a.shape[2:])
@@ -130,7 +130,7 @@ def accumulated(loss: Loss, parts: int) -> Callable[..., tuple[tuple[jax.Array, 
 
         start = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, params))
         total, losses = jax.lax.scan(add, start, jax.tree.map(split, batch))
-        value, grads = jax.tree.map(lambda a: a / parts, total)
+        value, grads = jax.tree.map(lambda a: a / pieces, total)
         return (value, jax.tree.map(join, losses)), grads
 
     return whole
@@ -142,7 +142,7 @@ def make_step(
     optimizer: optax.GradientTransformation,
     rate: optax.Schedule,
     ema_decay: float,
-    parts: int = 1,
+    pieces: int = 1,
     axis_name: str | None = None,
     whole: Callable[[Any], Any] = lambda params: params,
 ) -> Step:
@@ -153,12 +153,12 @@ def make_step(
 
     Args:
         rate: the learning rate that `optimizer` takes after so many updates, for the metrics.
-        parts: how many pieces the batch is taken in, see `accumulated`.
+        pieces: how many pieces the batch is taken in, see `accumulated`.
         axis_name: the mapped axis that gradients are averaged over (`pmap` only; under `jit` the
             batch is one array and its mean already is the mean over the devices).
         whole: makes parameters that are split over devices whole on each.
     """
-    gradient = accumulated(lambda params, *rest: loss(whole(params), *rest), parts)
+    gradient = accumulated(lambda params, *rest: loss(whole(params), *rest), pieces)
 
     def step(state: TrainState, batch: Batch):
         (value, losses), grads = gradient(state.params, state.memory, state.step, batch)
