@@ -286,3 +286,24 @@ def test_one_process_stays_alone(given, monkeypatch):
     assert cluster.on_first_process(lambda: "alone") == "alone"
     cluster.settle()
     cluster.leave(0)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"SLURM_PROCID": "0", "SLURM_NTASKS": "2"},
+        {"TPU_WORKER_HOSTNAMES": "10.0.0.1,10.0.0.2"},
+        {"SLURM_NTASKS": "2"},  # of a job, but not started as one of its tasks
+        {},
+    ],
+)
+def test_a_jax_that_cannot_find_the_others_never_trains_alone_among_many(given, monkeypatch):
+    monkeypatch.setitem(sys.modules, "jax._src.clusters", None)  # importing it fails
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    if len(given) == 2 or "TPU_WORKER_HOSTNAMES" in given:
+        with pytest.raises(UserError, match=r"2 processes were started.*give --coordinator"):
+            cluster.join(None, None, None)
+    else:
+        cluster.join(None, None, None)
+        assert cluster.is_first()

@@ -1,42 +1,39 @@
-"""Event loops that end what they began: Orbax closes its own around the first write that fails."""
+"""An event loop that awaits pending tasks on close: Orbax closes its own when a write fails."""
 
 import asyncio
 import threading
 
-LIMIT = 60.0  # seconds; a write that hangs in the file system is given up then
+TIMEOUT = 60.0  # seconds after which a write that hangs in the file system is abandoned
 
 
 class _Loop(asyncio.SelectorEventLoop):
-    """Waits for its tasks before it closes.
+    """Await all pending tasks before closing.
 
-    A write that outlives its loop prints a traceback, and makes a folder anew that was removed.
+    A write that outlives its loop prints a traceback and recreates a folder that was removed.
     """
 
     def __init__(self):
         super().__init__()
-        # Of errors that nobody asked for: the one that was asked for speaks for all.
+        # Only the first error is raised to the caller; the others would be logged in full.
         self.set_exception_handler(lambda loop, context: None)
 
     def close(self) -> None:
         tasks = set() if self.is_closed() else asyncio.all_tasks(self)
         if tasks:
-            self.run_until_complete(asyncio.wait(tasks, timeout=LIMIT))
+            self.run_until_complete(asyncio.wait(tasks, timeout=TIMEOUT))
         super().close()
 
 
-class _Policy(asyncio.DefaultEventLoopPolicy):
-    def new_event_loop(self) -> asyncio.AbstractEventLoop:
-        return _Loop()
-
-
 def install() -> None:
-    """Make every event loop that is made from now on such a one."""
-    if not isinstance(asyncio.get_event_loop_policy(), _Policy):
-        asyncio.set_event_loop_policy(_Policy())
+    """Have `asyncio.new_event_loop`, which Orbax calls, return such loops from now on.
+
+    Event-loop policies would do the same, but Python 3.14 deprecates them.
+    """
+    asyncio.new_event_loop = _Loop
 
 
 def join_threads(package: str) -> None:
-    """Wait for the threads that a package has started and not waited for."""
+    """Wait for the threads that a package started and did not join."""
     for thread in threading.enumerate():
         if type(thread).__module__.split(".")[0] == package:
-            threading.Thread.join(thread, LIMIT)
+            threading.Thread.join(thread, TIMEOUT)

@@ -146,7 +146,12 @@ def _detected(timeout: float) -> _Place | None:
     """
     try:
         from jax._src.clusters import GceTpuCluster, GkeTpuCluster, SlurmCluster
-    except ImportError:
+    except ImportError as error:  # these names are not public; a newer JAX may move them
+        if (count := _announced()) > 1:
+            raise UserError(
+                f"{count} processes were started, but this version of JAX cannot find their "
+                "places; give --coordinator, --num_processes and --process_id"
+            ) from error
         return None
     kind = next(filter(_is_here, (SlurmCluster, GkeTpuCluster, GceTpuCluster)), None)
     if kind is None:
@@ -165,6 +170,13 @@ def _detected(timeout: float) -> _Place | None:
             f"the {kind.name} environment does not tell this process's place: {error}; give "
             "--coordinator, --num_processes and --process_id"
         ) from error
+
+
+def _announced() -> int:
+    """Return how many processes the variables of a Slurm step or a TPU pod announce."""
+    tasks = os.environ.get("SLURM_NTASKS", "") if "SLURM_PROCID" in os.environ else ""
+    pod = os.environ.get("TPU_PROCESS_ADDRESSES") or os.environ.get("TPU_WORKER_HOSTNAMES", "")
+    return max(int(tasks) if tasks.isdecimal() else 1, len(pod.split(",")))
 
 
 def _is_here(kind: Any) -> bool:
