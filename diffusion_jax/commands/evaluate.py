@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from diffusion_jax import build, config, run_folder
+from diffusion_jax import build, run_folder
 from diffusion_jax.commands import cache
 from diffusion_jax.commands.arguments import (
     Parser,
@@ -24,6 +24,7 @@ from diffusion_jax.commands.arguments import (
 from diffusion_jax.commands.pictures import write_pictures
 from diffusion_jax.commands.restore import restore_ema, restore_raw
 from diffusion_jax.commands.terminal import ImageProgress as Progress
+from diffusion_jax.config import override, to_json
 from diffusion_jax.config.check import check
 from diffusion_jax.core.process import VARIANCES
 from diffusion_jax.core.schedules import uniform_log_snr
@@ -65,7 +66,7 @@ def main(arguments: list[str]) -> None:
     print(f"checkpoint {state.step} of {run.folder}: {num} images of {given.split}", flush=True)
     dataset = source.load()
     params = jax.device_put(state.ema, layout.replicated)
-    everything = {**settings, "config": config.to_json(run.config)}
+    everything = {**settings, "config": to_json(run.config)}
     identity = fingerprint(everything, state.ema, dataset.images, dataset.labels)
     done = FinishedBatches(out.with_suffix(f".{identity[:12]}.diffusion"))
     batches = partial(likelihood.batches, dataset, num, settings["batch_size"], layout)
@@ -111,18 +112,18 @@ def _parse(arguments: list[str]):
     return parser.parse_args(rest), overrides
 
 
-def _change(settings, overrides: list[tuple[str, str]]) -> None:
-    check(settings)
-    trained = settings.variance
+def _change(config, overrides: list[tuple[str, str]]) -> None:
+    check(config)
+    trained = config.variance
     for key, text in overrides:
         if key not in MAY_DIFFER:
             raise UserError(
                 f"--config.{key}: an evaluation may change only {', '.join(MAY_DIFFER)}"
             )
-        config.override(settings, key, text)
-    check(settings)
-    learned = VARIANCES[trained].learned or VARIANCES[settings.variance].learned
-    if learned and settings.variance != trained:
+        override(config, key, text)
+    check(config)
+    learned = VARIANCES[trained].learned or VARIANCES[config.variance].learned
+    if learned and config.variance != trained:
         raise UserError("config.variance: a learned variance is the network's; it cannot change")
 
 

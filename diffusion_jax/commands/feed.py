@@ -14,26 +14,26 @@ from diffusion_jax.data.stream import BatchStream
 from diffusion_jax.training.step import Batch
 
 
-def batches(settings, dataset: Dataset):
+def batches(config, dataset: Dataset):
     """Batches of images in memory, of any step."""
-    size, count, own = settings.train.batch_size, len(dataset.images), _own(settings)
+    size, count, own = config.train.batch_size, len(dataset.images), _own(config)
     position = np.arange(size, dtype=np.int32)[own]
 
     def batch(step: int) -> Batch:
-        index = batch_indices(settings.seed, step, size, count)[own]
+        index = batch_indices(config.seed, step, size, count)[own]
         return Batch(dataset.images[index], dataset.labels[index], position)
 
     return batch
 
 
-def streamed(settings, source: Source, first: int, stack: ExitStack):
+def streamed(config, source: Source, first: int, stack: ExitStack):
     """The same batches read while training goes on: for steps from `first` on, in order.
 
     Args:
         stack: ends the reading when it is closed.
     """
-    size, own = settings.train.batch_size, _own(settings)
-    stream = BatchStream(source, settings.seed, size, own, first, settings.data.workers)
+    size, own = config.train.batch_size, _own(config)
+    stream = BatchStream(source, config.seed, size, own, first, config.data.workers)
     stack.callback(stream.close)
     position = np.arange(size, dtype=np.int32)[own]
 
@@ -43,6 +43,6 @@ def streamed(settings, source: Source, first: int, stack: ExitStack):
     return batch
 
 
-def _own(settings) -> slice:
-    share = settings.train.batch_size // jax.process_count()
+def _own(config) -> slice:
+    share = config.train.batch_size // jax.process_count()
     return slice(jax.process_index() * share, (jax.process_index() + 1) * share)

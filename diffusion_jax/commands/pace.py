@@ -26,21 +26,21 @@ class Pace(NamedTuple):
     step_seconds: float
 
 
-def measured_pace(settings, source: Source, diffusion: build.Diffusion) -> tuple[Pace, Source]:
+def measured_pace(config, source: Source, diffusion: build.Diffusion) -> tuple[Pace, Source]:
     """Time real steps of a run that is thrown away afterwards.
 
     Returns:
         The pace, and the source, which holds its images in memory from now on unless streamed.
     """
     began = time.perf_counter()
-    training = build.training(settings, diffusion)
-    dataset, draw, parallel = prepare(settings, source, training, fresh=True)
+    training = build.training(config, diffusion)
+    dataset, draw, parallel = prepare(config, source, training, fresh=True)
     compiled = time.perf_counter()
     with ExitStack() as stack:
         if dataset is None:
-            batch = streamed(settings, source, 0, stack)
+            batch = streamed(config, source, 0, stack)
         else:
-            batch, source = batches(settings, dataset), loaded(dataset)
+            batch, source = batches(config, dataset), loaded(dataset)
         state = parallel.place_state(draw())
 
         def seconds(first: int, count: int) -> float:

@@ -12,25 +12,25 @@ from diffusion_jax.devices import sharding
 from diffusion_jax.training.step import Batch
 
 
-def prepare(settings, source: Source, training: build.Training, fresh: bool):
+def prepare(config, source: Source, training: build.Training, fresh: bool):
     """Read the data, unless streamed, and compile the step and a `fresh` state at the same time.
 
     Returns:
         The data set or None, a function that draws the first state, and the step on all devices.
     """
-    size = settings.train.batch_size
+    size = config.train.batch_size
     own = size // jax.process_count()
     images = jax.ShapeDtypeStruct((own, *source.shape), np.uint8)
     number = jax.ShapeDtypeStruct((own,), np.int32)
     with ThreadPoolExecutor() as background:
-        reading = None if settings.data.stream else background.submit(source.load)
+        reading = None if config.data.stream else background.submit(source.load)
 
         def init():
-            return training.init(stream_key(settings.seed, Stream.INIT))
+            return training.init(stream_key(config.seed, Stream.INIT))
 
         shapes = jax.eval_shape(init)
         parallel = sharding.data_parallel(
-            training.make_step, settings.parallel, jax.devices(), size, shapes
+            training.make_step, config.parallel, jax.devices(), size, shapes
         )
         compiling = background.submit(parallel.compile, Batch(images, number, number))
         places = jax.tree.map(lambda a: a.sharding, parallel.state)

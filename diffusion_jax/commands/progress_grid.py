@@ -18,11 +18,11 @@ class _Cut(Exception):
 
 
 def make_draw(
-    settings, diffusion: build.Diffusion, folder: Path
+    config, diffusion: build.Diffusion, folder: Path
 ) -> Callable[[int, Any, Callable[[], bool]], str | None]:
     """Draw a grid: `(step, parameters, stopping) -> path or None`, compiled at its first call."""
-    num, layout = settings.sample.num, sharding.shardings(jax.local_devices())
-    generate = make_generate(build_sampling.method(settings, diffusion), layout, num)
+    num, layout = config.sample.num, sharding.shardings(jax.local_devices())
+    generate = make_generate(build_sampling.method(config, diffusion), layout, num)
 
     def draw(step: int, params, stopping: Callable[[], bool]) -> str | None:
         def progress(done: float) -> None:
@@ -30,7 +30,7 @@ def make_draw(
                 raise _Cut
 
         try:
-            drawn = list(generate(params, settings.seed, range(num), progress))
+            drawn = list(generate(params, config.seed, range(num), progress))
         except _Cut:
             return None
         path = folder / f"step_{step:07d}.png"

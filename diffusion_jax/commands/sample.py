@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from diffusion_jax import build, build_sampling, config, run_folder
+from diffusion_jax import build, build_sampling, run_folder
 from diffusion_jax.build_sampling import Steering
 from diffusion_jax.commands import cache
 from diffusion_jax.commands.arguments import (
@@ -24,6 +24,7 @@ from diffusion_jax.commands.outputs import open_output
 from diffusion_jax.commands.pixels import read_image, read_mask
 from diffusion_jax.commands.restore import restore_ema
 from diffusion_jax.commands.terminal import ImageProgress
+from diffusion_jax.config import override, to_json
 from diffusion_jax.config.check import check
 from diffusion_jax.devices import sharding
 from diffusion_jax.devices.cores import each_core_a_device
@@ -116,18 +117,18 @@ def _parse(arguments: list[str]):
     return parser.parse_args(rest), overrides
 
 
-def _change(settings, given, overrides: list[tuple[str, str]]) -> None:
+def _change(config, given, overrides: list[tuple[str, str]]) -> None:
     for key, text in overrides:
         if not key.startswith("sample."):
             raise UserError(f"--config.{key}: sampling may change only config.sample.*")
-        config.override(settings, key, text)
+        override(config, key, text)
     for flag in FLAGS:
         value = getattr(given, flag)
         if value is not None:
-            config.override(settings, f"sample.{flag}", str(value))
-    check(settings)
-    if given.eta is not None and settings.sample.sampler != "ddim":
-        raise UserError(f"--eta is ddim's; the sampler is '{settings.sample.sampler}'")
+            override(config, f"sample.{flag}", str(value))
+    check(config)
+    if given.eta is not None and config.sample.sampler != "ddim":
+        raise UserError(f"--eta is ddim's; the sampler is '{config.sample.sampler}'")
 
 
 def _steering(given, shape: tuple[int, int, int]) -> Steering:
@@ -146,13 +147,13 @@ def _steering(given, shape: tuple[int, int, int]) -> Steering:
     )
 
 
-def _identity(settings, given, steering: Steering, step: int, params) -> dict[str, Any]:
+def _identity(config, given, steering: Steering, step: int, params) -> dict[str, Any]:
     """What the images are of: two folders of the same identity hold the same images."""
-    drawn = {k: v for k, v in config.to_json(settings)["sample"].items() if k not in IMMATERIAL}
+    drawn = {k: v for k, v in to_json(config)["sample"].items() if k not in IMMATERIAL}
     arrays = [each for each in (steering.source, steering.known, steering.seen) if each is not None]
     return {
         **drawn,
-        "run": settings.name,
+        "run": config.name,
         "checkpoint": step,
         "parameters": fingerprint({}, params)[:16],
         "seed": given.seed,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import jax
 
-from diffusion_jax import build, config, run_folder
+from diffusion_jax import build, run_folder
 from diffusion_jax.checkpoints import step_folders
 from diffusion_jax.checkpoints.storage import Checkpoints
 from diffusion_jax.commands import cache
@@ -17,6 +17,7 @@ from diffusion_jax.commands.prepare import prepare
 from diffusion_jax.commands.progress_grid import make_draw
 from diffusion_jax.commands.terminal import TrainingProgress, warn
 from diffusion_jax.commands.verify import verify
+from diffusion_jax.config import DEFAULT, load, stretched
 from diffusion_jax.config.check import check, profiled_steps
 from diffusion_jax.data.dataset import Source
 from diffusion_jax.devices import sharding
@@ -27,7 +28,7 @@ from diffusion_jax.training import loop
 from diffusion_jax.training.hooks import Hooks, LoopPlan, Profiler
 from diffusion_jax.training.report import MetricsWriter, events_available
 
-DEFAULT = config.DEFAULT.with_name("digits.py")
+DIGITS = DEFAULT.with_name("digits.py")
 
 
 def main(arguments: list[str]) -> None:
@@ -38,55 +39,55 @@ def main(arguments: list[str]) -> None:
         if given.workdir is None:
             raise UserError("--verify needs the run's folder; add --workdir=RUN")
         return verify(given.workdir)
-    settings, workdir = _settings(given, overrides)
-    check(settings)
+    config, workdir = _configured(given, overrides)
+    check(config)
     run_folder.check_writable(workdir)
     cluster.join(given.coordinator, given.num_processes, given.process_id)
-    size, pieces = settings.train.batch_size, settings.train.accumulate
+    size, pieces = config.train.batch_size, config.train.accumulate
     sharding.check_batch(size, jax.device_count(), pieces)
     cache.enable()
-    _train(settings, workdir, began)
+    _train(config, workdir, began)
 
 
-def _train(settings, workdir: Path, began: float) -> None:
-    source = build.source(settings)
-    diffusion = build.diffusion(settings, source.spec)
+def _train(config, workdir: Path, began: float) -> None:
+    source = build.source(config)
+    diffusion = build.diffusion(config, source.spec)
     folder = workdir / "checkpoints"
     with ExitStack() as stack:
-        done = cluster.on_first_process(lambda: _claim(workdir, settings, source, stack))
-        given, paced = settings, None
-        if settings.train.minutes:
-            paced, source = _paced(settings, source, diffusion, workdir, done, began)
-            settings = config.stretched(settings, paced)
-        if done is not None and done >= settings.train.steps:
+        done = cluster.on_first_process(lambda: _claim(workdir, config, source, stack))
+        given, paced = config, None
+        if config.train.minutes:
+            paced, source = _paced(config, source, diffusion, workdir, done, began)
+            config = stretched(config, paced)
+        if done is not None and done >= config.train.steps:
             _say(f"{workdir} is finished: {done} steps are done; nothing to do")
             return
-        training = build.training(settings, diffusion)
-        dataset, draw, parallel = prepare(settings, source, training, fresh=done is None)
-        _say(_first_line(settings, source.size, diffusion, parallel.state.params))
+        training = build.training(config, diffusion)
+        dataset, draw, parallel = prepare(config, source, training, fresh=done is None)
+        _say(_first_line(config, source.size, diffusion, parallel.state.params))
         cluster.on_first_process(lambda: _begin(workdir, given, source, done, paced))
-        checkpoints = Checkpoints(folder, build.about(settings, diffusion), _keep(settings), warn)
+        checkpoints = Checkpoints(folder, build.about(config, diffusion), _keep(config), warn)
         stack.callback(checkpoints.close)
         if done is not None:
             _say(f"resuming {workdir} after step {done}")
         first = done or 0
         if dataset is None:
-            batch = streamed(settings, source, first, stack)
+            batch = streamed(config, source, first, stack)
         else:
-            batch = batches(settings, dataset)
-        hooks = make_hooks(settings, workdir, diffusion, parallel, batch, checkpoints, first, stack)
+            batch = batches(config, dataset)
+        hooks = make_hooks(config, workdir, diffusion, parallel, batch, checkpoints, first, stack)
         # Nothing here holds on to the state that the loop uses up.
         loop.train(
             draw() if done is None else checkpoints.restore(done, parallel.state),
-            plan(settings),
+            plan(config),
             hooks,
         )
-    _say(f"done: checkpoint {folder / str(settings.train.steps)}; next:")
+    _say(f"done: checkpoint {folder / str(config.train.steps)}; next:")
     _say(f"  python sample.py --workdir={workdir}")
 
 
 def _paced(
-    settings,
+    config,
     source: Source,
     diffusion: build.Diffusion,
     workdir: Path,
@@ -100,9 +101,9 @@ def _paced(
     """
     if done is not None:
         return cluster.on_first_process(lambda: run_folder.paced_steps(workdir)), source
-    pace, source = measured_pace(settings, source, diffusion)
-    steps = cluster.on_first_process(lambda: fitting_steps(settings.train.minutes, pace, began))
-    _say(f"{settings.train.minutes:g} minutes: {steps:,} steps at {pace.step_seconds:.3g} s a step")
+    pace, source = measured_pace(config, source, diffusion)
+    steps = cluster.on_first_process(lambda: fitting_steps(config.train.minutes, pace, began))
+    _say(f"{config.train.minutes:g} minutes: {steps:,} steps at {pace.step_seconds:.3g} s a step")
     return steps, source
 
 
@@ -111,14 +112,14 @@ def _say(line: str) -> None:
         print(line, flush=True)
 
 
-def _claim(workdir: Path, settings, source: Source, stack: ExitStack) -> int | None:
+def _claim(workdir: Path, config, source: Source, stack: ExitStack) -> int | None:
     """Take hold of the folder; the step to go on after, None for a run that saved nothing."""
     stack.callback(run_folder.lock(workdir).close)
     folder = workdir / "checkpoints"
     steps = step_folders.complete(folder)
     if not steps:
         return None
-    run_folder.check_same(workdir, settings, source.spec, source.size)
+    run_folder.check_same(workdir, config, source.spec, source.size)
     done = step_folders.newest_good(folder, warn)
     if done is None:
         raise UserError(
@@ -128,9 +129,9 @@ def _claim(workdir: Path, settings, source: Source, stack: ExitStack) -> int | N
     return done
 
 
-def _begin(workdir: Path, settings, source: Source, done: int | None, paced: int | None) -> None:
+def _begin(workdir: Path, config, source: Source, done: int | None, paced: int | None) -> None:
     step_folders.set_aside(workdir / "checkpoints", done)
-    run_folder.begin(workdir, settings, source.spec, source.size, done or 0, paced)
+    run_folder.begin(workdir, config, source.spec, source.size, done or 0, paced)
 
 
 def _parse(arguments: list[str]):
@@ -139,7 +140,7 @@ def _parse(arguments: list[str]):
         prog="train.py", description="Train a diffusion model, or go on where it stopped."
     )
     parser.add_argument(
-        "--config", type=named, metavar="FILE[:VARIANT]", help=f"default: configs/{DEFAULT.name}"
+        "--config", type=named, metavar="FILE[:VARIANT]", help=f"default: configs/{DIGITS.name}"
     )
     parser.add_argument("--workdir", type=as_path, help="the run's folder; default: runs/NAME")
     parser.add_argument(
@@ -153,39 +154,39 @@ def _parse(arguments: list[str]):
     return parser.parse_args(rest), overrides
 
 
-def _settings(given, overrides):
+def _configured(given, overrides):
     if given.config is None:
-        print(f"no --config given: training configs/{DEFAULT.name}", flush=True)
-    settings = config.load(given.config or str(DEFAULT), overrides)
-    return settings, given.workdir or Path("runs") / settings.name
+        print(f"no --config given: training configs/{DIGITS.name}", flush=True)
+    config = load(given.config or str(DIGITS), overrides)
+    return config, given.workdir or Path("runs") / config.name
 
 
-def plan(settings) -> LoopPlan:
+def plan(config) -> LoopPlan:
     """How far the loop goes and how often it does what."""
-    part = settings.train
+    part = config.train
     every = part.log_every, part.save_every, part.sample_every
     return LoopPlan(part.steps, part.batch_size, *every, part.max_skipped)
 
 
-def _keep(settings) -> step_folders.Keep:
-    part = settings.train
+def _keep(config) -> step_folders.Keep:
+    part = config.train
     return step_folders.Keep(part.keep, part.keep_every, part.keep_best)
 
 
-def make_hooks(settings, workdir, diffusion, parallel, batch, checkpoints, done, stack: ExitStack):
+def make_hooks(config, workdir, diffusion, parallel, batch, checkpoints, done, stack: ExitStack):
     """What the loop calls; what has to be closed is left to `stack`."""
     first = cluster.is_first()
     metrics = None
     if first:
         if not events_available():
             warn("no TensorBoard events: the package 'tensorboardX' is not installed")
-        metrics = MetricsWriter(workdir, done, settings.train.log_every)
+        metrics = MetricsWriter(workdir, done, config.train.log_every)
         stack.callback(metrics.close)
-    report = TrainingProgress(settings.train.steps, done, quiet=not first)
+    report = TrainingProgress(config.train.steps, done, quiet=not first)
     stack.callback(report.close)
-    profiler = Profiler(workdir / "profile", *(profiled_steps(settings) if first else (0, 0)))
+    profiler = Profiler(workdir / "profile", *(profiled_steps(config) if first else (0, 0)))
     stack.callback(profiler.close)
-    draw = make_draw(settings, diffusion, workdir / "samples")
+    draw = make_draw(config, diffusion, workdir / "samples")
     return Hooks(
         parallel=parallel,
         batch=batch,
@@ -198,15 +199,15 @@ def make_hooks(settings, workdir, diffusion, parallel, batch, checkpoints, done,
     )
 
 
-def _first_line(settings, size: int, diffusion: build.Diffusion, params) -> str:
+def _first_line(config, size: int, diffusion: build.Diffusion, params) -> str:
     h, w, c = diffusion.data.shape
     count, processes = jax.device_count(), jax.process_count()
     kind = jax.devices()[0].device_kind
     return (
-        f"devices: {count} x {kind} ({settings.parallel}"
+        f"devices: {count} x {kind} ({config.parallel}"
         f"{f', {processes} processes' if processes > 1 else ''}) | "
         f"parameters: {parameter_count(params):,} | "
-        f"data: {settings.data.name}, {size:,} images {h}x{w}x{c} "
+        f"data: {config.data.name}, {size:,} images {h}x{w}x{c} "
         f"in {diffusion.data.levels} levels | "
-        f"batch per device: {settings.train.batch_size // count}"
+        f"batch per device: {config.train.batch_size // count}"
     )
