@@ -33,16 +33,29 @@ def test_cross_entropy_is_divergence_plus_entropy_at_every_t(variance):
 
 @pytest.mark.parametrize("levels", [None, 256])
 @pytest.mark.parametrize("decoder", ["first_noise", "clipped"])
-def test_the_parts_add_up_to_the_bound(levels, decoder):
-    """-bound = -sum KL + H_q(x_T | x0) - H_q(x_1 | x0) - H_p(x_T) + K2."""
+def test_the_terms_are_those_of_the_bound_and_add_up_to_it(levels, decoder):
+    """-bound = -sum KL + H_q(x_T | x0) - H_q(x_1 | x0) - H_p(x_T) + K2, each in closed form."""
     reverse = reverse_process(SCHEDULE, "fixed_large", decoder)
     denoise = exact.denoiser(SCHEDULE, DATA)
     keys = jax.random.split(jax.random.key(2), len(X0))
     terms = bound.bound_nats(reverse, denoise, levels, keys, X0)
-    parts = bookkeeping.bookkeeping(SCHEDULE, X0, terms)
-    np.testing.assert_allclose(parts.total, terms.total, rtol=2e-5, atol=2e-5)
+    account = bookkeeping.bookkeeping(SCHEDULE, X0, terms)
+    np.testing.assert_allclose(account.total, terms.total, rtol=2e-5, atol=2e-5)
+    # Each on its own: the fit is defined by a difference, so the sum alone would hide an error.
+    dims, last = X0.shape[-1], SCHEDULE.signal[-1] * X0
+    for found, std in (
+        (account.first_entropy, SCHEDULE.noise[0]),
+        (account.last_entropy, SCHEDULE.noise[-1]),
+    ):
+        np.testing.assert_allclose(found, dims / 2 * np.log(2 * np.pi * np.e * std**2), rtol=1e-5)
+    square = np.sum(np.square(last), -1) + dims * SCHEDULE.noise[-1] ** 2
+    prior = dims / 2 * np.log(2 * np.pi) + square / 2  # -E log N(x_T; 0, I)
+    np.testing.assert_allclose(account.prior_cross_entropy, prior, rtol=1e-5)
+    np.testing.assert_allclose(account.divergences, terms.diffusion, rtol=1e-6)
+    entropy = dims / 2 * np.log(2 * np.pi * np.e * SCHEDULE.noise[0] ** 2)
+    np.testing.assert_allclose(account.fit, entropy - terms.reconstruction, rtol=1e-5, atol=1e-5)
     # The term that one founding text sets to zero is not: it is nats per image.
-    assert np.abs(parts.fit).mean() > 0.1
+    assert np.abs(account.fit).mean() > 0.1
 
 
 def test_the_fit_vanishes_only_if_the_decoder_inverts_the_first_step():
@@ -50,11 +63,11 @@ def test_the_fit_vanishes_only_if_the_decoder_inverts_the_first_step():
     schedule = schedules.log_snr_linear(50, 256)
     reverse, denoise = reverse_process(schedule, "fixed_small"), exact.denoiser(schedule, DATA)
     keys = jax.random.split(jax.random.key(3), len(X0))
-    parts = bookkeeping.bookkeeping(
+    account = bookkeeping.bookkeeping(
         schedule, X0, bound.bound_nats(reverse, denoise, None, keys, X0)
     )
     # With hardly any noise in x_1 the posterior of x0 is q(x_1 | x0) turned round.
-    assert abs(float(parts.fit.mean())) < 4.0 * float(parts.fit.std()) / np.sqrt(len(X0))
+    assert abs(float(account.fit.mean())) < 4.0 * float(account.fit.std()) / np.sqrt(len(X0))
 
 
 P = jnp.array([[0.1, 0.0, 0.9], [0.3, 0.3, 0.4], [1.0, 0.0, 0.0]])

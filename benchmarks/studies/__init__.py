@@ -1,0 +1,1 @@
+"""Studies of the project itself and of its methods."""

@@ -1,0 +1,67 @@
+"""How large is the house? Modules, lines, functions, and names that are defined more than once.
+
+python -m benchmarks.studies.house [--package diffusion_jax]
+"""
+
+import argparse
+import ast
+import json
+from collections import defaultdict
+from pathlib import Path
+from statistics import median
+
+from benchmarks import record
+
+LARGE, SMALL = 250, 45  # lines of a file
+
+
+def main() -> None:
+    """Count and print as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--package", default="diffusion_jax")
+    package = record.ROOT / parser.parse_args().package
+    print(json.dumps(counted(package), indent=1))
+
+
+def counted(package: Path) -> dict:
+    """Count the lines of files and functions below a folder."""
+    lines = {path: len(path.read_text().splitlines()) for path in sorted(package.rglob("*.py"))}
+    functions, names = [], defaultdict(list)
+    for path in lines:
+        tree = ast.parse(path.read_text())
+        functions += [
+            node.end_lineno - node.lineno + 1
+            for node in ast.walk(tree)
+            if isinstance(node, ast.FunctionDef) and node.end_lineno
+        ]
+        for name in public_names(tree):
+            names[name].append(str(path.relative_to(package)))
+    functions.sort()
+    return {
+        "modules": len(lines),
+        "lines": sum(lines.values()),
+        "functions": len(functions),
+        "median_lines": median(functions),
+        "p90_lines": functions[int(0.9 * len(functions))],
+        "longest": functions[-1],
+        "files_above_250": [path.name for path, count in lines.items() if count > LARGE],
+        "files_of_45_or_fewer": sum(count <= SMALL for count in lines.values()),
+        "defined_more_than_once": {
+            n: where for n, where in sorted(names.items()) if len(where) > 1
+        },
+    }
+
+
+def public_names(tree: ast.Module) -> list[str]:
+    """Return the names of a module's functions, classes and constants that others may use."""
+    found = []
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            found.append(node.name)
+        elif isinstance(node, ast.Assign):
+            found += [target.id for target in node.targets if isinstance(target, ast.Name)]
+    return [name for name in found if not name.startswith("_")]
+
+
+if __name__ == "__main__":
+    main()
