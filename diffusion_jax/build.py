@@ -28,7 +28,7 @@ from diffusion_jax.training import optimizer as optimizers
 from diffusion_jax.training.state import create
 from diffusion_jax.training.step import Loss, Step, make_loss, make_step
 
-PAPER_STEPS = 1000  # the network is told t * 1000 / T: 0 .. 999 for the paper's T = 1000
+PAPER_STEPS = 1000  # the network's time is t * 1000 / T: 0 .. 999 for the paper's T = 1000
 
 
 class Guidance(NamedTuple):

@@ -1,10 +1,10 @@
-"""The errors a person can cause or has to act on, each with the exit code that reports it."""
+"""Errors that a user can cause or must act on, each with its exit code."""
 
 
 class UserError(Exception):
-    """Bad input: one line that says what is wrong, where, and the mend (exit code 2).
+    """Bad input: one line that says what is wrong, where, and how to fix it (exit code 2).
 
-    What cannot be printed is escaped: a file's name may hold line breaks or a terminal's commands.
+    Unprintable characters are escaped: a file name may hold line breaks or terminal commands.
     """
 
     exit_code = 2
@@ -14,30 +14,30 @@ class UserError(Exception):
 
 
 class Diverged(Exception):
-    """Training left the finite numbers: the line says when and what is safe (exit code 3)."""
+    """Training produced non-finite values: the line says when, and what is saved (exit code 3)."""
 
     exit_code = 3
 
 
 class LostPeer(Exception):
-    """Another process of the run died, froze or never came (exit code 4)."""
+    """Another process of the run died, froze or never started (exit code 4)."""
 
     exit_code = 4
 
 
 class Unsaved(Exception):
-    """The last state is not on disk: the line says why, and what is (exit code 5)."""
+    """The last state is not on disk: the line says why, and what is saved (exit code 5)."""
 
     exit_code = 5
 
 
 def unknown_name(kind: str, name: str, known) -> UserError:
-    """The error for a name that is in no table: it lists the names that are."""
+    """Make the error for a name that is not in a table; it lists the names that are."""
     return UserError(f"unknown {kind} '{name}'; known: {', '.join(sorted(known))}")
 
 
 class Stopped(Exception):
-    """A signal stopped the run and the state is saved; the exit code is 128 + the signal."""
+    """A signal stopped the run after its state was saved; the exit code is 128 + the signal."""
 
     def __init__(self, message: str, signal: int):
         super().__init__(message)

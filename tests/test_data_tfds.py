@@ -169,7 +169,7 @@ def test_a_damaged_or_foreign_folder_is_named(tmp_path):
     with pytest.raises(UserError) as caught:
         load_dataset("mnist", "test", str(tmp_path))
     assert str(caught.value).startswith(f"'mnist' in {folder} is damaged (")
-    assert str(caught.value).endswith("; remove it to prepare it anew")
+    assert str(caught.value).endswith("; remove it to prepare it again")
 
     info = folder / "dataset_info.json"
     info.write_text(json.dumps(json.loads(info.read_text()) | {"fileFormat": "tfrecord"}))
@@ -177,5 +177,5 @@ def test_a_damaged_or_foreign_folder_is_named(tmp_path):
         load_dataset("mnist", "test", str(tmp_path))
     assert str(caught.value) == (
         "TFDS data set 'mnist' is stored in a format that takes TensorFlow; name another folder "
-        "with --config.data.dir to prepare it anew"
+        "with --config.data.dir to prepare it again"
     )

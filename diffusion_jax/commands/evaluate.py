@@ -209,8 +209,10 @@ def _check_finite(results: dict[str, dict[str, np.ndarray]], done: FinishedBatch
             lost = np.argwhere(~np.isfinite(each))
             if lost.size:
                 done.remove()
-                mend = "take more --ode steps" if name == "ode" else "the parameters have diverged"
-                raise Diverged(f"{name}: image {lost[0][-1]} has no finite value; {mend}")
+                remedy = (
+                    "take more --ode steps" if name == "ode" else "the parameters have diverged"
+                )
+                raise Diverged(f"{name}: image {lost[0][-1]} has no finite value; {remedy}")
 
 
 def _report(results, diffusion: build.Diffusion, given, settings) -> dict[str, Any]:

@@ -36,7 +36,7 @@ from diffusion_jax.samplers.grids import GRIDS
 from diffusion_jax.samplers.sample import SAMPLERS
 from diffusion_jax.visual.images import save_film, save_strips
 
-WATCHED = 8  # images whose way is shown
+WATCHED = 8  # images whose trajectories are shown
 FLAGS = ("sampler", "grid", "steps", "eta", "guidance")  # each stands for config.sample.FLAG
 STRENGTH = 0.6  # of the time, unless told otherwise
 IMMATERIAL = ("num", "batch_size")  # to what the images are
@@ -105,9 +105,7 @@ def _parse(arguments: list[str]):
     steering.add_argument("--class", type=integer, dest="label", help="of every image")
     steering.add_argument("--guidance", type=named, help="away from no class; 1 is none")
     steering.add_argument("--inpaint", type=as_path, metavar="IMAGE", help="an image to paint in")
-    steering.add_argument(
-        "--mask", type=as_path, help="painted anew where it is more than half white"
-    )
+    steering.add_argument("--mask", type=as_path, help="repaint where it is more than half white")
     steering.add_argument("--from", type=as_path, dest="source", metavar="IMAGE", help="start here")
     steering.add_argument("--strength", type=fraction, help="noise put on --from; default: 0.6")
     pictures = parser.add_argument_group("pictures")

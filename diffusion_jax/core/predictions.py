@@ -66,7 +66,7 @@ class Prediction:
         return self.schedule.signal * self.b - self.schedule.noise * self.a
 
     def ask(self, network: "Network", xt: jax.Array, t: jax.Array) -> jax.Array:
-        """network(x_t / scale, time): what the network says of x_t, shown in unit variance."""
+        """Call the network on x_t scaled to unit variance: network(x_t / scale, time)."""
         seen = lookup(1.0 / self.schedule.scale, t, xt) * xt
         return network(seen, lookup(self.schedule.time, t, t))
 
@@ -133,7 +133,7 @@ def split_output(output: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array 
 def denoiser(network: Network, meaning: Prediction, clip: bool) -> Denoise:
     """Turn a network into `denoise(x, t)`, the only thing that samplers and the bound see.
 
-    With `clip` the clean image is held in [-1, 1] and the noise is taken anew from it, so that
+    With `clip` the clean image is held in [-1, 1] and the noise is recomputed from it, so that
     x_t = signal x0 + noise eps still holds.
 
     Args:

@@ -44,7 +44,7 @@ class Schedule:
     """The marginals q(x_t | x0) = N(signal x0, noise^2 I) of each step t = 0 .. T-1.
 
     Every table is float64 `[T]`; `log_snr` = log(signal^2 / noise^2) falls strictly.
-    `time` is what the network is told: t itself on the training steps, fractions between them.
+    `time` is the network's time input: t itself on the training steps, fractions between them.
     `parent` is the training schedule that a coarser or finer grid was cut from.
     """
 

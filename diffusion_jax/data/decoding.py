@@ -78,7 +78,7 @@ def limited_pixels():
         yield
 
 
-def check_memory(name: str, needed: int, mend: str) -> None:
+def check_memory(name: str, needed: int, remedy: str) -> None:
     """Raises UserError if `needed` bytes are more than the machine has available."""
     import psutil
 
@@ -86,7 +86,7 @@ def check_memory(name: str, needed: int, mend: str) -> None:
     if needed > available:
         raise UserError(
             f"{name} needs {needed / 1e9:.1f} GB of memory but {available / 1e9:.1f} GB are "
-            f"available; {mend}"
+            f"available; {remedy}"
         )
 
 
@@ -99,8 +99,8 @@ def encoded(name: str, shape: tuple, classes: int, size: int, read: Read) -> Sou
     def load() -> Dataset:
         from tqdm import tqdm
 
-        mend = "set --config.data.stream=True to train, or a smaller --config.data.image_size"
-        check_memory(name, size * math.prod(shape), mend)
+        remedy = "set --config.data.stream=True to train, or a smaller --config.data.image_size"
+        check_memory(name, size * math.prod(shape), remedy)
         images, labels = np.empty((size, *shape), np.uint8), np.empty(size, np.int32)
         starts = range(0, size, CHUNK)
 

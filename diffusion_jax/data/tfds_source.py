@@ -33,7 +33,7 @@ def find_builder(name: str, directory: str):
         if "File format is already set" in str(error):
             raise UserError(
                 f"TFDS data set '{name}' is stored in a format that takes TensorFlow; name another "
-                "folder with --config.data.dir to prepare it anew"
+                "folder with --config.data.dir to prepare it again"
             ) from error
         reason = str(error).strip().partition("\n")[0]
         raise UserError(f"TFDS cannot open '{name}': {reason}") from error
@@ -148,8 +148,8 @@ class Records(NamedTuple):
                     (labels[place],) = values[self.label].int64_list.value
         except (RuntimeError, ValueError, DecodeError) as error:
             reason = str(error).partition("\n")[0]
-            mend = "remove it to prepare it anew"
-            raise UserError(f"{self.name} is damaged ({reason}); {mend}") from error
+            remedy = "remove it to prepare it again"
+            raise UserError(f"{self.name} is damaged ({reason}); {remedy}") from error
         return images, labels
 
     def _decode(self, file: bytes, name: str):

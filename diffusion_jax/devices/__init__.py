@@ -1,1 +1,1 @@
-"""Devices: how work is spread over them, and what the machine is told."""
+"""Devices: sharding over a mesh, compiler options, CPU cores as devices, glibc settings."""

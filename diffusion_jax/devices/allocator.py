@@ -1,4 +1,4 @@
-"""What the C library's allocator is told once it is known what a program needs."""
+"""glibc malloc settings for small compiled steps."""
 
 import ctypes
 import os
@@ -6,18 +6,18 @@ import os
 # glibc's M_MMAP_MAX, M_TRIM_THRESHOLD, M_TOP_PAD: map no block, trim never, and take a thread's
 # heap from the system whole.
 KEEP = {-4: 0, -1: -1, -2: 2**26}
-# Bytes. What is smaller glibc learns to keep by itself; what is larger than the heap of a thread
-# other than the first (64 MiB where pointers have 64 bits) it maps whatever it is told.
+# Bytes. glibc learns to keep smaller blocks by itself; blocks larger than the heap of a thread
+# other than the first (64 MiB where pointers have 64 bits) it maps whatever the settings.
 KEPT = range(2**25, 2**26)
 
 
 def make_room(temporary: int) -> None:
-    """Prepare for the calls of a program, just compiled, with so many bytes of temporary memory.
+    """Configure malloc for the calls of a compiled program with `temporary` bytes of temporaries.
 
-    On a CPU that memory is one allocation a call. Given back and taken anew, every page of it is a
-    fault in every call, a sixth of the time of a small network's training step. So glibc is told to
-    keep it, and with it all that this process frees from then on. Where the environment has
-    variables that begin with MALLOC_, or GLIBC_TUNABLES for its allocator, nothing is told.
+    On a CPU the temporaries are one allocation per call. If it is returned to the system and
+    allocated again, every page of it faults in every call: a sixth of a small network's training
+    step. So glibc is set to keep it, and with it all memory that this process frees from then on.
+    The user's own settings are respected: MALLOC_ variables, or GLIBC_TUNABLES for malloc.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # not in other C libraries
     if mallopt is not None and temporary in KEPT and not _set_by_user():
@@ -27,9 +27,9 @@ def make_room(temporary: int) -> None:
 
 
 def give_back() -> None:
-    """Give what is free just now back to the system: after compiling and after the first step.
+    """Return free memory to the system: after compiling and after the first step.
 
-    A compiler leaves more behind than its program needs, and so does the drawing of a first state.
+    A compiler leaves more behind than its program needs, and so does drawing the first state.
     """
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:

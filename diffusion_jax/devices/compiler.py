@@ -1,4 +1,4 @@
-"""What XLA is told for each platform, with its reason; each large program is compiled with it."""
+"""XLA options per platform, with their reasons; every large program is compiled with them."""
 
 from functools import cache
 from typing import Any
@@ -23,13 +23,13 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 @cache
 def compiler_options() -> dict[str, Any]:
-    """What this platform's programs are compiled with: those options that its compiler knows."""
+    """Return this platform's options, without those that its compiler does not know."""
     options = OPTIONS.get(jax.default_backend(), {})
     return {name: value for name, value in options.items() if known({name: value})}
 
 
 def known(options: dict[str, Any]) -> bool:
-    """Whether this platform's compiler takes these options."""
+    """Whether this platform's compiler accepts these options."""
     try:
         jax.jit(lambda: 0, compiler_options=options).lower().compile()
     except jax.errors.JaxRuntimeError:

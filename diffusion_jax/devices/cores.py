@@ -9,12 +9,12 @@ MOST = 8  # each holds a copy of the parameters
 
 
 def each_core_a_device() -> None:
-    """Have JAX make a CPU's cores devices: 1, 2, 4 or 8; to be called before it has any device.
+    """Make 1, 2, 4 or 8 CPU cores a JAX device each; call it before JAX creates its devices.
 
     A small network's programs take tenths of a millisecond, too little to share among threads:
     with half of the images each, two cores draw 1.2 to 1.3 times as many. Powers of two, because
-    batches divide by them. Where JAX_NUM_CPU_DEVICES or XLA_FLAGS say how many devices there are,
-    so many there are; they also help where a container may use less than the cores that it sees.
+    batches divide by them. An explicit count in JAX_NUM_CPU_DEVICES or XLA_FLAGS is respected; set
+    one where a container may use fewer cores than it sees.
     """
     flags = os.environ.get("XLA_FLAGS", "")
     if "JAX_NUM_CPU_DEVICES" in os.environ or "xla_force_host_platform_device_count" in flags:

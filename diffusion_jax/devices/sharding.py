@@ -24,9 +24,10 @@ class Shardings(NamedTuple):
 
 
 def shardings(devices: Sequence[Any], fsdp: int = 1) -> Shardings:
-    """The two shardings of a mesh of all `devices`: its axis `fsdp` has so many, `data` the rest.
+    """Make the two shardings of a mesh over all `devices`; a batch is split over both axes.
 
-    A batch is split over both axes.
+    Args:
+        fsdp: devices along the axis `fsdp`; the axis `data` has the rest.
     """
     shape = (len(devices) // fsdp, fsdp)
     mesh = jax.make_mesh(shape, AXES, (AxisType.Auto, AxisType.Auto), devices=devices)

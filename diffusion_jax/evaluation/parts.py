@@ -52,7 +52,7 @@ class Progress(Protocol):
     """Where a person sees how far it is."""
 
     def __call__(self, done: float) -> None:
-        """So many images are done, in fractions."""
+        """Show that `done` images, whole and in fractions, are done."""
         ...
 
     def close(self) -> None:

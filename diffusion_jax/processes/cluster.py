@@ -1,8 +1,7 @@
-"""Several processes that train one model: the only file that knows `jax.distributed`.
+"""Joining several processes that train one model: the only file that knows `jax.distributed`.
 
 The processes meet at the coordinator's address, which JAX's coordinator takes over afterwards.
-Each watches the others over its `Heartbeat`, because what JAX does about a lost one is to hang or
-to abort.
+Each watches the others through its `Heartbeat`, because JAX hangs or aborts when one is lost.
 """
 
 import os
@@ -79,7 +78,7 @@ def on_first_process(work: Callable[[], T]) -> T:
 
 
 def note(step: int) -> None:
-    """Remember the last finished step, for the line that tells of a lost process."""
+    """Remember the last finished step, for the line that reports a lost process."""
     if _heartbeat is not None:
         _heartbeat.step = step
 

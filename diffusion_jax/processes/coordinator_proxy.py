@@ -1,7 +1,7 @@
-"""A door of one's own to a server elsewhere, which stays open when the server is gone.
+"""A local TCP proxy that outlives the remote server.
 
 JAX aborts a process, with ten lines of C++ and code 134, as soon as its connection to the
-coordinator breaks. Through a relay it does not see that, and there is time to leave in order.
+coordinator breaks. Through a proxy it does not notice, and there is time for an orderly exit.
 """
 
 import socket
@@ -10,7 +10,7 @@ from contextlib import suppress
 
 
 def open_proxy(far: tuple[str, int]) -> int:
-    """Connect all who call the returned port of 127.0.0.1 with the server at `far`."""
+    """Forward connections to the returned port of 127.0.0.1 to the server at `far`."""
     server = socket.create_server(("127.0.0.1", 0))
     threading.Thread(target=_serve, args=(server, far), daemon=True).start()
     return server.getsockname()[1]

@@ -1,8 +1,8 @@
-"""Processes that end together: each keeps a connection with process 0 and hears how others end.
+"""Processes that end together: each is connected to process 0 and hears how the others end.
 
-A dead process closes its connections at once and a frozen one misses its beats. Whoever is left
-then leaves with one line and `LostPeer.exit_code`, from a thread of its own, whatever the main
-thread hangs in.
+A dead process closes its connections at once, and a frozen one misses its beats. The others then
+exit with one line and `LostPeer.exit_code`, from a separate thread, because the main thread may
+hang.
 """
 
 import json

@@ -17,10 +17,10 @@ def meet(
     """Connect the processes `1 .. count - 1` with process 0, which listens at `address`.
 
     Args:
-        timeout: seconds to wait; in process 0 anew whenever one has come.
+        timeout: seconds to wait; process 0 starts over whenever another one has come.
 
     Returns:
-        The links by process, and the address in numbers, where nobody listens any more.
+        The links by process, and the numeric address, which is free again.
 
     Raises:
         UserError: process 0 cannot listen there, or it refuses this process.

@@ -81,7 +81,7 @@ def resampled(sampler: Sampler, jump: int, repeats: int) -> Sampler:
         order = np.concatenate([each for each in segments for _ in range(repeats)])
         first = np.concatenate([np.full(len(each) * repeats, each[0]) for each in segments])
         points, rows = sampler.plan(grid, jax.tree.map(lambda a: a[order], moves))
-        again = np.append(order[1:] == first[:-1], False)  # the next move starts the segment anew
+        again = np.append(order[1:] == first[:-1], False)  # the next move starts the segment again
         ends_move = np.append(rows.move[1:] != rows.move[:-1], True)
         up = levels(grid, moves.t[first[rows.move]])
         jumps = again[rows.move] & ends_move

@@ -50,7 +50,7 @@ class Profiler:
 class LoopPlan(NamedTuple):
     """How far to go and how often to do what; 0 = never.
 
-    max_skipped: after so many updates in a row that were not finite the run stops.
+    max_skipped: consecutive non-finite updates after which the run stops.
     """
 
     steps: int

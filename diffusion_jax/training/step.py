@@ -36,7 +36,7 @@ class Losses(NamedTuple):
 
 
 class Metrics(NamedTuple):
-    """What one step tells: scalars, the updates left out so far, and the whole batch's losses."""
+    """Metrics of one step: scalars, the updates skipped so far, and the whole batch's losses."""
 
     loss: jax.Array
     grad_norm: jax.Array
@@ -108,7 +108,7 @@ def ema_decay_at(step: jax.Array, decay: float) -> jax.Array:
 
 
 def accumulated(loss: Loss, pieces: int) -> Callable[..., tuple[tuple[jax.Array, Losses], Any]]:
-    """`value_and_grad` of a batch's mean loss, taken in so many equal pieces one after the other.
+    """Make `value_and_grad` of a batch's mean loss, computed in equal pieces one after the other.
 
     It is the same sum in another order, with the activations of one part in memory at a time.
     """
@@ -152,8 +152,8 @@ def make_step(
     counts of what was skipped.
 
     Args:
-        rate: the learning rate that `optimizer` takes after so many updates, for the metrics.
-        pieces: how many pieces the batch is taken in, see `accumulated`.
+        rate: the learning rate of `optimizer` by the number of updates, for the metrics.
+        pieces: into how many pieces the batch is split, see `accumulated`.
         axis_name: the mapped axis that gradients are averaged over (`pmap` only; under `jit` the
             batch is one array and its mean already is the mean over the devices).
         whole: makes parameters that are split over devices whole on each.
