@@ -190,7 +190,7 @@ def with_added_keys(tree: dict) -> dict:
         *groups, leaf = key.split(".")
         group = tree
         for name in groups:
-            group = group[name]
+            group = group.setdefault(name, {})
         group.setdefault(leaf, value)
     return tree
 
