@@ -22,7 +22,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel  # pyright: ignore[report
 from torch.utils.flop_counter import FlopCounterMode  # pyright: ignore[reportMissingImports]
 
 from benchmarks import process_memory
-from benchmarks.torch_unet import UNet
+from benchmarks.torch_unet import unet
 from diffusion_jax.devices.allocator import give_back
 
 BETA_START, BETA_END, T = 1e-4, 0.02, 1000
@@ -89,8 +89,8 @@ def lucidrains_unet(given: dict) -> torch.nn.Module:
 PEERS = {
     "diffusers": (diffusers_unet, "diffusers", False, torch.channels_last),
     "diffusers_compiled": (diffusers_unet, "diffusers", True, torch.channels_last),
-    "torch": (UNet, "torch", False, torch.channels_last),
-    "torch_compiled": (UNet, "torch", True, torch.channels_last),
+    "torch": (unet, "torch", False, torch.channels_last),
+    "torch_compiled": (unet, "torch", True, torch.channels_last),
     "denoising_diffusion_pytorch": (
         lucidrains_unet,
         "denoising-diffusion-pytorch",

@@ -1,11 +1,10 @@
 """Our U-Net in plain PyTorch, for machines that have torch but no diffusers.
 
-Layer by layer `diffusion_jax.models.unet` without its options (classes, heads, scale-shift norms,
-resampling in blocks); modules have the names of our parameters. `make parity` holds the two
-together, outputs and gradients.
+It has the layers of `diffusion_jax.models.unet` without the options (classes, heads, scale-shift
+norms, resampling in blocks). Modules carry the names of our parameters: a kernel [..., in, out] is
+a weight [out, in, ...] here, a norm's scale is its weight. `make parity` compares the outputs and
+gradients of both.
 """
-
-import math
 
 import torch  # pyright: ignore[reportMissingImports]
 from torch import nn  # pyright: ignore[reportMissingImports]
@@ -19,19 +18,19 @@ def norm(channels: int) -> nn.GroupNorm:
     return nn.GroupNorm(groups, channels, eps=1e-6)
 
 
-def conv(inputs: int, outputs: int, **options) -> nn.Conv2d:
+def conv(inputs: int, outputs: int) -> nn.Conv2d:
     """Make a 3x3 convolution that keeps the size."""
-    return nn.Conv2d(inputs, outputs, 3, **{"padding": 1, **options})
+    return nn.Conv2d(inputs, outputs, 3, padding=1)
 
 
 class Condition(nn.Module):
-    """dense(swish(dense(sinusoidal(t)))): `[b]` -> `[b, 4 * channels]`."""
+    """Map t `[b]`, 0 to 999, to dense(swish(dense(sinusoidal(t)))) `[b, 4 * channels]`."""
 
     def __init__(self, channels: int):
         super().__init__()
         half = channels // 2
-        frequencies = torch.exp(-math.log(10_000) * torch.arange(half) / (half - 1))
-        self.register_buffer("frequencies", frequencies, persistent=False)
+        exponents = torch.arange(half, dtype=torch.float64) / (half - 1)
+        self.register_buffer("frequencies", (10_000**-exponents).float(), persistent=False)
         self.time_0 = nn.Linear(channels, 4 * channels)
         self.time_1 = nn.Linear(4 * channels, 4 * channels)
 
@@ -42,7 +41,7 @@ class Condition(nn.Module):
 
 
 class ResBlock(nn.Module):
-    """Two convolutions that see the condition, added to their input."""
+    """Return x plus two convolutions of it that are conditioned on the time."""
 
     def __init__(self, inputs: int, outputs: int, condition: int, dropout: float):
         super().__init__()
@@ -59,104 +58,104 @@ class ResBlock(nn.Module):
 
 
 class Attention(nn.Module):
-    """Self-attention with one head over all places, added to its input."""
+    """Return x plus self-attention over its pixels, with one head."""
 
     def __init__(self, channels: int):
         super().__init__()
         self.norm = norm(channels)
-        self.query, self.key, self.value, self.project = (
-            nn.Linear(channels, channels) for _ in range(4)
-        )
+        self.query, self.key = nn.Linear(channels, channels), nn.Linear(channels, channels)
+        self.value, self.project = nn.Linear(channels, channels), nn.Linear(channels, channels)
 
     def forward(self, x):
-        h = self.norm(x).flatten(2).transpose(1, 2)[:, None]
+        h = self.norm(x).flatten(2).transpose(1, 2)[:, None]  # the fast kernels want four axes
         h = F.scaled_dot_product_attention(self.query(h), self.key(h), self.value(h))
         h = self.project(h)[:, 0].transpose(1, 2)
         return x + h.reshape(x.shape)
 
 
 class Down(nn.Conv2d):
-    """A convolution with stride 2; zeros are put on below and to the right only, as in JAX."""
+    """Halve the image with a strided 3x3 convolution.
 
-    def __init__(self, channels: int):
-        super().__init__(channels, channels, 3, stride=2)
+    For an even side, JAX's SAME padding is one row of zeros below and one column on the right.
+    """
 
     def forward(self, x):
         return super().forward(F.pad(x, (0, 1, 0, 1)))
 
 
 class Up(nn.Conv2d):
-    """A convolution of the image at twice its size."""
-
-    def __init__(self, channels: int):
-        super().__init__(channels, channels, 3, padding=1)
+    """Double the image by nearest neighbours, then convolve it."""
 
     def forward(self, x):
         return super().forward(F.interpolate(x, scale_factor=2, mode="nearest"))
 
 
 class UNet(nn.Module):
-    """`(x [b, c, h, w], t [b]) -> [b, c, h, w]`; see `benchmarks.peer.settings` for `given`."""
+    """Map images `[b, c, h, w]` and times `[b]` to images `[b, c, h, w]`."""
 
-    def __init__(self, given: dict):
+    def __init__(self, shape, channels, multipliers, blocks, attention_resolutions, dropout):
         super().__init__()
-        channels, self.blocks = given["channels"], given["blocks"]
-        self.levels = list(enumerate(channels * m for m in given["multipliers"]))
-        self.attended = set(given["attention_resolutions"])
-        side = max(given["shape"][:2])
+        levels = list(enumerate(channels * m for m in multipliers))
         self.condition = Condition(channels)
-        self.conv_in = conv(given["shape"][-1], channels)
-        skips, width = [channels], channels
-        for level, out in self.levels:
-            if level:
-                self.add_module(f"down_{level}_resample", Down(width))
-                skips.append(width)
-            for i in range(self.blocks):
-                self._stage(f"down_{level}", i, width, out, side >> level, given)
-                width = out
-                skips.append(width)
-        self._block("middle_block_0", width, width, given)
-        self.middle_attention = Attention(width)
-        self._block("middle_block_1", width, width, given)
-        for level, out in reversed(self.levels):
-            for i in range(self.blocks + 1):
-                self._stage(f"up_{level}", i, width + skips.pop(), out, side >> level, given)
-                width = out
-            if level:
-                self.add_module(f"up_{level}_resample", Up(width))
-        self.norm_out, self.conv_out = norm(width), conv(width, given["shape"][-1])
+        self.conv_in = conv(shape[-1], channels)
+        # Names of modules: each list on the way down ends in a skip, each on the way up takes one.
+        self.down, self.up = [], []
 
-    def _block(self, name: str, inputs: int, outputs: int, given: dict) -> None:
-        block = ResBlock(inputs, outputs, 4 * given["channels"], given["dropout"])
-        self.add_module(name, block)
+        def add(name: str, module: nn.Module) -> str:
+            self.add_module(name, module)
+            return name
 
-    def _stage(self, level: str, i: int, inputs: int, outputs: int, side: int, given: dict) -> None:
-        self._block(f"{level}_block_{i}", inputs, outputs, given)
-        if side in self.attended:
-            self.add_module(f"{level}_attention_{i}", Attention(outputs))
+        def block(name: str, inputs: int, outputs: int) -> str:
+            return add(name, ResBlock(inputs, outputs, 4 * channels, dropout))
+
+        def stage(way: str, level: int, i: int, inputs: int, outputs: int) -> list[str]:
+            names = [block(f"{way}_{level}_block_{i}", inputs, outputs)]
+            if max(shape[:2]) >> level in attention_resolutions:
+                names.append(add(f"{way}_{level}_attention_{i}", Attention(outputs)))
+            return names
+
+        width, skips = channels, [channels]
+        for level, outputs in levels:
+            if level:
+                self.down.append([add(f"down_{level}_resample", Down(width, width, 3, stride=2))])
+                skips.append(width)
+            for i in range(blocks):
+                self.down.append(stage("down", level, i, width, outputs))
+                width = outputs
+                skips.append(width)
+        self.middle = [
+            block("middle_block_0", width, width),
+            add("middle_attention", Attention(width)),
+            block("middle_block_1", width, width),
+        ]
+        for level, outputs in reversed(levels):
+            for i in range(blocks + 1):
+                self.up.append(stage("up", level, i, width + skips.pop(), outputs))
+                width = outputs
+            if level:
+                self.up[-1].append(add(f"up_{level}_resample", Up(width, width, 3, padding=1)))
+        self.norm_out, self.conv_out = norm(width), conv(width, shape[-1])
 
     def forward(self, x, t):
         condition = self.condition(t)
 
-        def stage(x, level: str, i: int):
-            x = self.get_submodule(f"{level}_block_{i}")(x, condition)
-            name = f"{level}_attention_{i}"
-            return self.get_submodule(name)(x) if hasattr(self, name) else x
+        def run(names: list[str], h):
+            for module in map(self.get_submodule, names):
+                h = module(h, condition) if isinstance(module, ResBlock) else module(h)
+            return h
 
         h = self.conv_in(x)
         skips = [h]
-        for level, _ in self.levels:
-            if level:
-                h = self.get_submodule(f"down_{level}_resample")(h)
-                skips.append(h)
-            for i in range(self.blocks):
-                h = stage(h, f"down_{level}", i)
-                skips.append(h)
-        h = self.middle_block_0(h, condition)
-        h = self.middle_block_1(self.middle_attention(h), condition)
-        for level, _ in reversed(self.levels):
-            for i in range(self.blocks + 1):
-                h = stage(torch.cat([h, skips.pop()], dim=1), f"up_{level}", i)
-            if level:
-                h = self.get_submodule(f"up_{level}_resample")(h)
+        for names in self.down:
+            h = run(names, h)
+            skips.append(h)
+        h = run(self.middle, h)
+        for names in self.up:
+            h = run(names, torch.cat([h, skips.pop()], dim=1))
         return self.conv_out(F.silu(self.norm_out(h)))
+
+
+def unet(given: dict) -> nn.Module:
+    """Build the network that `benchmarks.peer.settings` describes."""
+    names = ("shape", "channels", "multipliers", "blocks", "attention_resolutions", "dropout")
+    return UNet(**{name: given[name] for name in names})

@@ -85,11 +85,11 @@ def test_results_of_two_devices_do_not_share_a_folder(tmp_path):
     [
         (["--stages=speed"], "no stage 'speed'"),
         (["--minutes=0.01"], "--minutes 0.01 is too short"),
-        (["--minutes=0"], "must be a number above 0"),
+        (["--minutes=0"], "must be above 0, got 0"),
         (["--minutes=soon"], "expected a number"),
         (["--data=nowhere"], "nowhere"),
         (["--pack=5"], "--pack needs a prepared TFDS folder"),
-        (["--peers=nowhere"], "no interpreter nowhere"),
+        (["--stages=device", "--peers=nowhere"], "no interpreter nowhere"),
     ],
 )
 def test_bad_input_is_one_line_before_anything_starts(arguments, message, tmp_path):

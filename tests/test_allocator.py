@@ -10,7 +10,7 @@ from diffusion_jax.devices.allocator import KEPT
 
 HEMMED = """
 from benchmarks import process_memory
-from diffusion_jax.allocator import give_back
+from diffusion_jax.devices.allocator import give_back
 import numpy as np
 
 blocks = [np.ones(2**11) for _ in range(2**14)]

@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 import psutil
 import pytest
+from ports import free_port
 
 from diffusion_jax.errors import LostPeer, UserError
 from diffusion_jax.processes import cluster
@@ -26,7 +27,7 @@ from diffusion_jax.processes.rendezvous import meet
 PEER = Path(__file__).parent / "peer.py"
 HOST = "127.0.0.1"
 AGAIN = "start all processes again with the same command to resume\n"
-SLURM_PORTS = 2**16 - 2**12  # JAX adds the job's number
+SLURM_PORTS = range(2**16 - 2**12, 2**16 - 1)  # JAX adds the job's number to the first
 
 
 class End(NamedTuple):
@@ -44,22 +45,12 @@ class Played(NamedTuple):
     port: int
 
 
-def free_port(first: int = 0) -> int:
-    for port in range(first, first + 4000) if first else [0]:
-        try:
-            with socket.create_server((HOST, port)) as server:
-                return server.getsockname()[1]
-        except OSError:
-            continue
-    raise AssertionError("no port is free")
-
-
 def play(
     folder: Path, scene: str, victim=None, how=signal.SIGKILL, only=(0, 1), timeout=50, slurm=False
 ) -> Played:
     """Run the scene in processes 0 and 1, and stop the victim once both are ready."""
     folder.mkdir()
-    port = free_port(SLURM_PORTS if slurm else 0)
+    port = free_port(iter(SLURM_PORTS)) if slurm else free_port()
     env = {k: v for k, v in os.environ.items() if k != "JAX_COMPILATION_CACHE_DIR"} | {
         "XLA_FLAGS": "--xla_force_host_platform_device_count=1",
         "PYTHONPATH": str(PEER.parent.parent),
@@ -71,7 +62,7 @@ def play(
     for index in only:
         if slurm:
             env |= {
-                "SLURM_JOB_ID": str(port - SLURM_PORTS),
+                "SLURM_JOB_ID": str(port - SLURM_PORTS.start),
                 "SLURM_STEP_NODELIST": HOST,
                 "SLURM_NTASKS": "2",
                 "SLURM_PROCID": str(index),

@@ -2,12 +2,12 @@
 
 import os
 import shutil
-import socket
 import subprocess
 
 import jax
 import numpy as np
 from faults import metrics
+from ports import free_port
 from tiny import ROOT, Tiny, train
 
 from diffusion_jax.checkpoints.storage import Checkpoints
@@ -23,8 +23,7 @@ def start(workdir, processes=1, devices=1, **changes):
     """Start a run in so many processes with so many devices each; pipes for what they say."""
     place = [[]]
     if processes > 1:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            address = f"127.0.0.1:{free.getsockname()[1]}"
+        address = f"127.0.0.1:{free_port()}"
         several = [f"--coordinator={address}", f"--num_processes={processes}"]
         place = [[*several, f"--process_id={i}"] for i in range(processes)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}

@@ -56,7 +56,11 @@ def _changed(node: ast.AST) -> str | None:
     if isinstance(node, ast.Compare) and type(node.ops[0]) in SWAPS:
         before, node.ops[0] = type(node.ops[0]).__name__, SWAPS[type(node.ops[0])]()
         return f"{before} -> {type(node.ops[0]).__name__}"
-    if isinstance(node, ast.Constant) and type(node.value) in (int, float):
+    if (
+        isinstance(node, ast.Constant)
+        and isinstance(node.value, int | float)
+        and (not isinstance(node.value, bool))
+    ):
         before, node.value = node.value, node.value + 1
         return f"{before} -> {node.value}"
     return None

@@ -1,7 +1,6 @@
 """Command-line arguments: argparse for the flags, dotted keys for the configuration."""
 
 import argparse
-import math
 import os
 import signal
 import sys
@@ -80,23 +79,21 @@ def positive(text: str) -> int:
     return value
 
 
-def number(text: str) -> float:
-    """A finite number above 0."""
+def number(text: str, most: float = sys.float_info.max) -> float:
+    """A finite number above 0, at most `most`."""
     try:
         value = float(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"expected a number, got '{text}'") from None
-    if not 0.0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"must be a number above 0, got {text}")
+    if not 0.0 < value <= most:
+        limit = f" and at most {most:g}" if most < sys.float_info.max else ""
+        raise argparse.ArgumentTypeError(f"must be above 0{limit}, got {text}")
     return value
 
 
 def fraction(text: str) -> float:
     """A number above 0, at most 1."""
-    value = number(text)
-    if value > 1.0:
-        raise argparse.ArgumentTypeError(f"must be above 0 and at most 1, got {text}")
-    return value
+    return number(text, most=1.0)
 
 
 def seed(text: str) -> int:

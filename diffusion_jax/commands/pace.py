@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections import deque
 from contextlib import ExitStack
 from typing import NamedTuple
 
@@ -13,6 +14,7 @@ from diffusion_jax.commands.prepare import prepare
 from diffusion_jax.data.dataset import Source, loaded
 from diffusion_jax.errors import UserError
 from diffusion_jax.processes import cluster
+from diffusion_jax.training.history import AHEAD
 
 MEASURED = 2.0  # seconds of steps that the speed is taken from
 MOST_MEASURED = 200  # steps
@@ -45,9 +47,12 @@ def measured_pace(config, source: Source, diffusion: build.Diffusion) -> tuple[P
 
         def seconds(first: int, count: int) -> float:
             nonlocal state
-            started = time.perf_counter()
+            started, under_way = time.perf_counter(), deque()
             for step in range(first, first + count):
-                state, _ = parallel.step(state, parallel.place_batch(batch(step)))
+                state, metrics = parallel.step(state, parallel.place_batch(batch(step)))
+                under_way.append(metrics.loss)
+                if len(under_way) > AHEAD:  # as in the loop
+                    jax.block_until_ready(under_way.popleft())
             jax.block_until_ready(state)
             return (time.perf_counter() - started) / count
 
