@@ -30,13 +30,13 @@ def test_what_is_free_between_other_blocks_is_given_back():
 CALLS = """
 import resource
 import jax, jax.numpy as jnp
-from diffusion_jax.training import devices
+from diffusion_jax.devices import sharding
 
 def make_step():
     return lambda matrix, x: (matrix, jnp.sin(x) @ matrix)
 
 matrix, x = jnp.ones((4096, 16)), jnp.ones((2560, 4096))
-parallel = devices.data_parallel(make_step, "jit", jax.devices()[:1], len(x), matrix).compile(x)
+parallel = sharding.data_parallel(make_step, "jit", jax.devices()[:1], len(x), matrix).compile(x)
 matrix, x = parallel.place_state(matrix), parallel.place_batch(x)
 
 def faults():

@@ -45,7 +45,7 @@ def test_pure_functions_agree_under_pmap_jit_and_plain(function):
     x0, eps = jax.random.normal(jax.random.key(0), (2, 4, 3, 2, 2, 1))
     t = jax.random.randint(jax.random.key(1), (4, 3), 0, 100)
     plain = jnp.stack([function(x0[i], t[i], eps[i]) for i in range(4)])
-    mapped = jax.pmap(function, sharding=DEVICES)(x0, t, eps)
+    mapped = jax.pmap(function, devices=DEVICES)(x0, t, eps)
     flat = [a.reshape(-1, *a.shape[2:]) for a in (x0, t, eps)]
     jitted = jax.jit(function)(*flat).reshape(plain.shape)
     np.testing.assert_allclose(mapped, plain, rtol=2e-6, atol=1e-7)

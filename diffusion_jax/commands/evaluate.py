@@ -68,7 +68,7 @@ def main(arguments: list[str]) -> None:
     params = jax.device_put(state.ema, layout.replicated)
     everything = {**settings, "config": to_json(run.config)}
     identity = fingerprint(everything, state.ema, dataset.images, dataset.labels)
-    done = FinishedBatches(out.with_suffix(f".{identity[:12]}.diffusion"))
+    done = FinishedBatches(out.with_suffix(f".{identity[:12]}.parts"))
     batches = partial(likelihood.batches, dataset, num, settings["batch_size"], layout)
     results = {
         measure.name: measured(
