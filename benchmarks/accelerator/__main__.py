@@ -41,6 +41,7 @@ def main(arguments: list[str]) -> None:
     found = given.data or os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets"
     if "train" in names:
         data.check_path(found)
+    peers = _peers(given.peers)
     _make_folder(given.out)
     began = time.monotonic()
     device = _probe()
@@ -51,7 +52,7 @@ def main(arguments: list[str]) -> None:
         "data": found,
         "workdir": str(given.workdir or given.out / "run"),
         "train_minutes": given.train_minutes,
-        "peers": _peers(given.peers),
+        "peers": peers,
     }
     failed = []
     for coming in plan.following(names):
