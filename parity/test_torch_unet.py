@@ -27,7 +27,7 @@ CASES = {
 WRONG = {
     "a_window_turned": changed("down_1_resample.weight", lambda weight: weight[..., ::-1].copy()),
     "queries_and_keys": exchanged("query", "key"),
-    "a_bias": changed("up_0_block_1.conv_1.bias", lambda bias: bias + 2e-3),
+    "a_bias": changed("up_0_block_0.conv_1.bias", lambda bias: bias + 2e-3),
 }
 
 

@@ -14,7 +14,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from benchmarks.torch_unet import unet
 
-# A norm follows each of these layers: small outputs make its epsilon count.
+# What these layers give is normalised next: so small, the norms' epsilon counts.
 QUIET = ("conv_in", "conv_0", "conv_1", ".condition", "project")
 
 
