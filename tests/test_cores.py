@@ -10,7 +10,7 @@ import pytest
 from diffusion_jax.devices.cores import each_core_a_device
 
 COUNT = """
-from diffusion_jax.cores import each_core_a_device
+from diffusion_jax.devices.cores import each_core_a_device
 import jax
 
 each_core_a_device()
