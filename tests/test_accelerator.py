@@ -111,7 +111,7 @@ def test_a_stage_that_dies_is_recorded_and_the_next_one_runs(tmp_path, monkeypat
 
 
 def test_a_stage_is_ended_with_all_that_it_started(tmp_path, monkeypatch):
-    """One that does not end by itself, and one that a file tells of that it began."""
+    """A stage that would run on, and its child, whose file says that it has started."""
     began = tmp_path / "began"
     code = f"import subprocess; subprocess.run(['sh', '-c', 'echo $$ > {began}; sleep 1000'])"
     process = accelerator.subprocess.Popen([sys.executable, "-c", code], process_group=0)

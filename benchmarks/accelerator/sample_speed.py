@@ -52,5 +52,5 @@ def chain(options, calls: int, batch: int, peer_of) -> dict[str, Any]:
 
 
 def peers(options, stack: ExitStack, batch: int):
-    """Start PyTorch's network for chains of so many images, one process for all of them."""
+    """Start PyTorch's network for chains of `batch` images; all chains share the process."""
     return start_peer(options, job(options, batch), stack, "sample", batch, 2)

@@ -29,7 +29,7 @@ WHOLE = ("tests", "train")
 
 
 class Options(NamedTuple):
-    """What a stage is told.
+    """The arguments of a stage.
 
     device: what `probe` printed; seconds: how long it may take; out: the folder of the results.
     data: see `data.open_data`; workdir: the run's folder; train_minutes: of a training that goes
