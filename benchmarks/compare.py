@@ -79,16 +79,14 @@ def compare(
     given: argparse.Namespace,
     others: dict[str, Callable[[], Any]] | None = None,
     warm: bool = True,
-    ceilings: measure.Ceilings | None = None,
 ) -> dict[str, Any]:
     """Seconds of ours and of the peers' command in turn, and the floor under ours.
 
     Args:
         others: programs of ours that are measured in the same rounds.
         warm: call each once before, not counted.
-        ceilings: of the network's type; by default made here.
     """
-    ceilings = ceilings or measure.Ceilings(job.settings.model.dtype)
+    ceilings = measure.Ceilings(job.settings.model.dtype)
     calls = {"ours": program.call, **(others or {})}
     all_calls = {
         **{name: lambda call=call: measure.timed(call) for name, call in calls.items()},

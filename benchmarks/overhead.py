@@ -54,7 +54,7 @@ class Compared:
         self._settings, source = settings, build.source(settings)
         self._diffusion = build.diffusion(settings, source.spec)
         training = build.training(settings, self._diffusion)
-        dataset, self._draw, self._parallel = prepare(settings, source, training, fresh=True)
+        dataset, self._draw, self._parallel, _ = prepare(settings, source, training, fresh=True)
         assert dataset is not None, "not for streamed data"
         self._batches = batches(settings, dataset)
         self._bare = self._compiled(*training.make_step.args[:3])

@@ -54,6 +54,7 @@ def test_results_are_there_after_each_item_and_a_failed_one_loses_none(tmp_path,
         assert results.read(path)["items"] == {"first": {"speed": 2.0}}
         raise RuntimeError("no memory")
 
+    results.write(path, {"items": {}}, CPU)
     kept = results.Results(path, CPU, seconds=60.0)
     kept.take({"first": lambda: {"speed": 2.0}, "second": fail, "third": lambda: {}})
     content = json.loads(path.read_text())

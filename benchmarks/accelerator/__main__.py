@@ -26,6 +26,7 @@ from benchmarks.accelerator import data, plan, results
 from diffusion_jax.commands.arguments import Parser, as_path, named, number, positive, run
 from diffusion_jax.errors import UserError
 
+PROBE = 180.0  # seconds that JAX may take to find its devices
 GRACE = 60.0  # seconds beyond its time, after which a stage is ended
 
 
@@ -54,10 +55,13 @@ def main(arguments: list[str]) -> None:
         "train_minutes": given.train_minutes,
         "peers": peers,
     }
+    print(_first_line(device), flush=True)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # ends the stage too
     failed = []
     for coming in plan.following(names):
         left = seconds - (time.monotonic() - began)
         share = plan.share(coming, left)
+        results.write(given.out / f"{coming[0]}.json", {"items": {}}, device)  # older ones are void
         if share < plan.STAGES[coming[0]].least:
             _fail(given.out, coming[0], device, "no time was left")
         elif _run_stage(coming[0], {**options, "seconds": share}):
@@ -85,7 +89,7 @@ def _parse(arguments: list[str]):
         default=0.0,
         help="of a training that goes on in later calls; default: what is left",
     )
-    parser.add_argument("--peers", type=as_path, help="an interpreter that has torch")
+    parser.add_argument("--peers", type=as_path, help="an interpreter that has torch, or none")
     packing = parser.add_argument_group("data for a machine without any")
     packing.add_argument("--pack", type=positive, metavar="N", help="training images to write")
     packing.add_argument("--most", type=number, metavar="MIB", help="the largest file allowed")
@@ -101,8 +105,11 @@ def _make_folder(out: Path) -> None:
 
 def _peers(given: Path | None) -> str:
     """Find an interpreter with torch: the one named, this one, or that of `make peers`."""
+    if given == Path("none"):
+        return ""
     if given is not None:
-        peer.check(given)
+        if not given.is_file():
+            raise UserError(f"no interpreter {given}; name one that has torch, or --peers=none")
         return str(given.absolute())
     if importlib.util.find_spec("torch"):
         return sys.executable
@@ -111,11 +118,24 @@ def _peers(given: Path | None) -> str:
 
 def _probe() -> dict[str, Any]:
     command = [sys.executable, "-m", "benchmarks.accelerator.stage", "probe"]
-    done = subprocess.run(command, cwd=record.ROOT, capture_output=True, text=True, check=False)
+    try:
+        done = subprocess.run(
+            command, cwd=record.ROOT, timeout=PROBE, check=False, capture_output=True, text=True
+        )
+    except subprocess.TimeoutExpired as error:
+        raise UserError(
+            f"JAX does not find its devices within {PROBE:.0f} s; does another process use them?"
+        ) from error
     if done.returncode:
         last = [line for line in done.stderr.splitlines() if line.strip()][-1:]
         raise UserError(f"JAX finds no device: {''.join(last)}")
     return json.loads(done.stdout.splitlines()[-1])
+
+
+def _first_line(device: dict[str, Any]) -> str:
+    if device["platform"] == "cpu":
+        return "no accelerator: a rehearsal on the CPU with small networks"
+    return f"measuring {len(device['kinds'])} x {device['kinds'][0]}"
 
 
 def _run_stage(name: str, options: dict[str, Any]) -> bool:

@@ -4,9 +4,11 @@ import argparse
 import subprocess
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 from benchmarks import ours, peer, record
 from diffusion_jax import config
+from diffusion_jax.errors import UserError
 
 CONFIG = record.ROOT / "configs" / "cifar10_fast.py"
 # For a rehearsal on a CPU.
@@ -30,21 +32,39 @@ def rounds(options) -> argparse.Namespace:
     return argparse.Namespace(rounds=2 if options.small else ROUNDS, awake=False)
 
 
-def start_peer(options, one: ours.Job, stack: ExitStack, *warm_up) -> list[peer.Peer]:
+BROKEN: dict[str, str] = {}  # peers that failed in this stage, and why
+
+
+def start_peer(
+    options, one: ours.Job, stack: ExitStack, *warm_up
+) -> tuple[list[peer.Peer], dict[str, Any]]:
     """Start PyTorch's network in another process and give it its first command, which compiles.
 
-    diffusers' where it is installed, else the copy in `benchmarks.torch_unet`; compiled, but for
-    a rehearsal. It uses one device, so that there is none beside several of ours.
+    diffusers' where it is installed, else the copy in `benchmarks.torch_unet`; compiled, or eager
+    where that fails and in a rehearsal. It uses one GPU, so it is compared with nothing else.
+
+    Returns:
+        The peer, or none, and what to record of it.
     """
-    if not options.peers or len(options.device["kinds"]) > 1:
-        return []
+    if not options.peers or options.device["platform"] == "tpu" or len(options.device["kinds"]) > 1:
+        return [], {}
     python = Path(options.peers)
     names = peer.CHOICES["diffusers" if has(python, "diffusers") else "torch"]
     settings = peer.settings(one.settings, one.data)
-    name = names[0] if options.small else names[-1]
-    started = stack.enter_context(peer.started(python, name, settings))
-    started.ask(*warm_up)
-    return [started]
+    for name in names[:1] if options.small else reversed(names):
+        if name in BROKEN:
+            continue
+        try:
+            started = stack.enter_context(peer.started(python, name, settings))
+            if not options.small and started.about["device"] == "cpu":
+                raise UserError(f"{python} has a torch that finds no GPU")
+            if started.about["parameters"] != one.parameters:
+                raise UserError(f"{name} has {started.about['parameters']} parameters")
+            started.ask(*warm_up)
+            return [started], {"peer": started.about}
+        except UserError as error:
+            BROKEN[name] = str(error)
+    return [], {"peer_left_out": dict(BROKEN)}
 
 
 def has(python: Path, package: str) -> bool:

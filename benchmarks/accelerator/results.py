@@ -20,7 +20,7 @@ class Results:
     """One JSON file: a dictionary of items, where they were measured, and what went wrong.
 
     Args:
-        path: the file; an older one is replaced.
+        path: the file.
         device: the devices, as `stage.probe` describes them.
         seconds: how long the stage may take.
     """
@@ -29,7 +29,6 @@ class Results:
         self._path, self._device = path, device
         self._deadline = time.monotonic() + seconds
         self.items: dict[str, Any] = {}
-        write(path, {"items": {}}, device)
 
     def left(self) -> float:
         """Return the seconds that are left."""

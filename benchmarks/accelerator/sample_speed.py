@@ -19,23 +19,26 @@ WARMED = 100  # calls, above which a chain is measured once, without a first one
 def items(options, results, stack: ExitStack) -> dict:
     """Chains by their calls and images."""
     compilation.enable()
-    peer_of = cache(partial(peers, options, stack))
+    peer_of = cache(partial(peer_for, options, stack))
     chains = SMALL_CHAINS if options.small else CHAINS
     return {
-        f"{calls}_calls_b{batch}": partial(chain, options, calls, batch, peer_of)
+        f"{calls}_calls_b{batch}": partial(chain, options, results, calls, batch, peer_of)
         for calls, batch in chains
     }
 
 
-def chain(options, calls: int, batch: int, peer_of) -> dict[str, Any]:
+def chain(options, results, calls: int, batch: int, peer_of) -> dict[str, Any]:
     """Measure a chain in one scan, its bare network calls, and PyTorch's loop, in turn."""
+    if expected_seconds(results.items, calls * batch) > results.left():
+        return {"left_out": "no time was left"}
     made = make_chain(job(options, batch))
     with ThreadPoolExecutor() as background:  # all compile at the same time, then take turns
         starting = background.submit(peer_of, batch)
         ways = {"scan": in_one_scan, "network": bare}
         programs = {name: background.submit(way, made, calls) for name, way in ways.items()}
     timed = {name: partial(measure.timed, each.result().call) for name, each in programs.items()}
-    for each in starting.result():
+    peers, said = starting.result()
+    for each in peers:
         timed["peer"] = partial(each.ask, "sample", batch, calls)
     short = calls <= WARMED
     found = measure.in_turn(timed, rounds(options).rounds if short else 1, warm=short)
@@ -47,10 +50,20 @@ def chain(options, calls: int, batch: int, peer_of) -> dict[str, Any]:
         "seconds": seconds,
         "calls": calls,
         "batch": batch,
+        **said,
         "rounds": found,
     }
 
 
-def peers(options, stack: ExitStack, batch: int):
+def expected_seconds(items: dict[str, Any], work: int) -> float:
+    """Return the seconds of `work` calls of single images, from the last chain; 0 for the first."""
+    done = [item for item in items.values() if "seconds" in item]
+    if not done:
+        return 0.0
+    last = done[-1]
+    return sum(last["seconds"].values()) * work / (last["calls"] * last["batch"])
+
+
+def peer_for(options, stack: ExitStack, batch: int):
     """Start PyTorch's network for chains of `batch` images; all chains share the process."""
     return start_peer(options, job(options, batch), stack, "sample", batch, 2)

@@ -1,4 +1,4 @@
-"""A stage in a process of its own, which the accelerator is free again after.
+"""A stage in a process of its own, so that the accelerator is free again afterwards.
 
 python -m benchmarks.accelerator.stage NAME OPTIONS_JSON   (`benchmarks.accelerator` starts it)
 python -m benchmarks.accelerator.stage probe               (prints what the devices are)

@@ -3,7 +3,7 @@
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from functools import cache, partial
+from functools import partial
 from typing import Any
 
 import jax
@@ -17,7 +17,7 @@ from diffusion_jax.devices.compiler import known
 
 BATCHES, SMALL_BATCHES = (256, 512, 128), (16, 8)
 
-WORTH = 1.02  # times as fast
+WORTH = 1.02  # times as fast, above which an option is proposed
 # Options beside those of `compiler.py`, each tried alone.
 OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
     "gpu": {
@@ -46,7 +46,7 @@ def items(options, results: Results, stack: ExitStack) -> dict:
         f"xla_{name}": partial(with_options, options, batches[0], each)
         for name, each in more.items()
     }
-    return {**first, **tried, "proposed": partial(proposed, results), **steps}
+    return {**first, **tried, **steps}
 
 
 def step(options, name: str, batch: int) -> dict[str, Any]:
@@ -63,10 +63,8 @@ def step(options, name: str, batch: int) -> dict[str, Any]:
                 background.submit(start_peer, options, one, stack, "train") if wanted else None
             )
             program, seconds = compiled(one)
-        peers = starting.result() if starting else []
-        found = compare.compare(
-            one, program, peers, ("train",), rounds(options), ceilings=ceilings(name)
-        )
+        peers, said = starting.result() if starting else ([], {})
+        found = compare.compare(one, program, peers, ("train",), rounds(options))
         memory = [each.ask("memory").get("device_peak", 0) for each in peers]
     return {
         "images_per_second": batch / found["seconds"]["ours"],
@@ -77,6 +75,7 @@ def step(options, name: str, batch: int) -> dict[str, Any]:
         "bytes": used_bytes(program),
         **({"peer_bytes": memory[0]} if peers else {}),
         "batch": batch,
+        **said,
         "measured": found,
     }
 
@@ -93,24 +92,12 @@ def with_options(options, batch: int, more: dict[str, Any]) -> dict[str, Any]:
     timed = {name: partial(measure.timed, call) for name, call in calls.items()}
     found = measure.in_turn(timed, rounds(options).rounds)
     return {
-        "speed_over_as_it_is": measure.ratio(found, "as_it_is", "with_options"),
+        "speed_over_as_it_is": (speed := measure.ratio(found, "as_it_is", "with_options")),
+        "worth_its_line_in_compiler_py": speed >= WORTH,
         "compile_seconds": seconds,
         "options": more,
         "rounds": found,
     }
-
-
-def proposed(results: Results) -> dict[str, Any]:
-    """Name the options that make the step fastest, if they gain more than noise does."""
-    speeds = {
-        name: item["speed_over_as_it_is"]
-        for name, item in results.items.items()
-        if "speed_over_as_it_is" in item
-    }
-    best = max(speeds, key=lambda name: speeds[name], default=None)
-    if best is None or speeds[best] < WORTH:
-        return {"options": "none of those tried is worth its line in compiler.py"}
-    return {"options": best, "speed_over_as_it_is": speeds[best]}
 
 
 def compiled(one: ours.Job) -> tuple[ours.Program, float]:
@@ -118,12 +105,6 @@ def compiled(one: ours.Job) -> tuple[ours.Program, float]:
     began = time.perf_counter()
     program = ours.train_step(one)
     return program, time.perf_counter() - began
-
-
-@cache
-def ceilings(name: str) -> measure.Ceilings:
-    """Make the products that the step is compared with; call it in that precision."""
-    return measure.Ceilings(PRECISIONS[name][0])
 
 
 def used_bytes(program: ours.Program) -> int:

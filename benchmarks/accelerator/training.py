@@ -60,7 +60,8 @@ def train(options, data: Data, seconds: float) -> dict[str, Any]:
     done = record.run(command, stop_after=60.0 * left + SLACK * reserved)
     saved = step_folders.complete(workdir / "checkpoints")
     if not saved:
-        raise RuntimeError(f"no step was finished in {left:.1f} minutes")
+        last = done.lines[-1][1] if done.lines else "train.py said nothing"
+        raise RuntimeError(f"no step was finished in {left:.1f} minutes: {last}")
     settings, planned = begun(workdir)
     steps, lines = saved[-1], logged(workdir)
     return {
@@ -149,14 +150,14 @@ def flags(options, data: Data) -> list[str]:
 def begun(workdir: Path) -> tuple[dict[str, Any], int]:
     """Read the run's configuration and the number of steps that its minutes gave it."""
     content = json.loads((workdir / "config.json").read_text())
-    return content["config"], content["paced_steps"]
+    return content["config"], content.get("paced_steps", 0)
 
 
 def begun_minutes(workdir: Path) -> float:
     """Read the minutes of a run that goes on; 0 for a new one."""
     if not step_folders.complete(workdir / "checkpoints"):
         return 0.0
-    return begun(workdir)[0]["train"]["minutes"]
+    return begun(workdir)[0]["train"].get("minutes", 0.0)
 
 
 def logged(workdir: Path) -> list[dict[str, Any]]:

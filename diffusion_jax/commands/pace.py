@@ -11,6 +11,7 @@ import jax
 from diffusion_jax import build
 from diffusion_jax.commands.feed import batches, streamed
 from diffusion_jax.commands.prepare import prepare
+from diffusion_jax.config import stretched
 from diffusion_jax.data.dataset import Source, loaded
 from diffusion_jax.errors import UserError
 from diffusion_jax.processes import cluster
@@ -34,10 +35,10 @@ def measured_pace(config, source: Source, diffusion: build.Diffusion) -> tuple[P
     Returns:
         The pace, and the source, which holds its images in memory from now on unless streamed.
     """
-    began = time.perf_counter()
-    training = build.training(config, diffusion)
-    dataset, draw, parallel = prepare(config, source, training, fresh=True)
-    compiled = time.perf_counter()
+    # A length that no other run had: a program from the compilation cache would take no time.
+    length = cluster.on_first_process(lambda: config.train.steps + time.time_ns() % 1_000_003)
+    training = build.training(stretched(config, length), diffusion)
+    dataset, draw, parallel, compile_seconds = prepare(config, source, training, fresh=True)
     with ExitStack() as stack:
         if dataset is None:
             batch = streamed(config, source, 0, stack)
@@ -60,7 +61,7 @@ def measured_pace(config, source: Source, diffusion: build.Diffusion) -> tuple[P
         one = seconds(1, 1)
         count = min(max(math.ceil(MEASURED / one), 2), MOST_MEASURED)
         count = cluster.on_first_process(lambda: count)  # all processes take as many
-        return Pace(compiled - began, seconds(2, count)), source
+        return Pace(compile_seconds, seconds(2, count)), source
 
 
 def fitting_steps(minutes: float, pace: Pace, began: float) -> int:

@@ -1,23 +1,36 @@
 """Reading the data and compiling the training step at the same time."""
 
+import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from diffusion_jax import build
 from diffusion_jax.core.keys import Stream, stream_key
-from diffusion_jax.data.dataset import Source
+from diffusion_jax.data.dataset import Dataset, Source
 from diffusion_jax.devices import sharding
 from diffusion_jax.training.step import Batch
 
 
-def prepare(config, source: Source, training: build.Training, fresh: bool):
-    """Read the data, unless streamed, and compile the step and a `fresh` state at the same time.
+class Prepared(NamedTuple):
+    """What a training needs before its first step.
 
-    Returns:
-        The data set or None, a function that draws the first state, and the step on all devices.
+    dataset: None where images are streamed.
+    draw: makes the first state.
+    parallel: the compiled step on all devices, and compile_seconds, the time that took.
     """
+
+    dataset: Dataset | None
+    draw: Callable[[], Any]
+    parallel: sharding.Parallel
+    compile_seconds: float
+
+
+def prepare(config, source: Source, training: build.Training, fresh: bool) -> Prepared:
+    """Read the data, unless streamed, and compile the step and a `fresh` state at the same time."""
     size = config.train.batch_size
     own = size // jax.process_count()
     images = jax.ShapeDtypeStruct((own, *source.shape), np.uint8)
@@ -32,8 +45,14 @@ def prepare(config, source: Source, training: build.Training, fresh: bool):
         parallel = sharding.data_parallel(
             training.make_step, config.parallel, jax.devices(), size, shapes
         )
-        compiling = background.submit(parallel.compile, Batch(images, number, number))
+
+        def compile_step():
+            began = time.perf_counter()
+            return parallel.compile(Batch(images, number, number)), time.perf_counter() - began
+
+        compiling = background.submit(compile_step)
         places = jax.tree.map(lambda a: a.sharding, parallel.state)
         drawing = jax.jit(init, out_shardings=places)
         drawing = drawing.lower().compile() if fresh else drawing
-        return reading and reading.result(), drawing, compiling.result()
+        dataset = reading and reading.result()
+        return Prepared(dataset, drawing, *compiling.result())

@@ -63,7 +63,7 @@ def _train(config, workdir: Path, began: float) -> None:
             _say(f"{workdir} is finished: {done} steps are done; nothing to do")
             return
         training = build.training(config, diffusion)
-        dataset, draw, parallel = prepare(config, source, training, fresh=done is None)
+        dataset, draw, parallel, _ = prepare(config, source, training, fresh=done is None)
         _say(_first_line(config, source.size, diffusion, parallel.state.params))
         cluster.on_first_process(lambda: _begin(workdir, given, source, done, paced))
         checkpoints = Checkpoints(folder, build.about(config, diffusion), _keep(config), warn)
