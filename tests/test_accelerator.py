@@ -1,13 +1,16 @@
 """What is measured on an accelerator, rehearsed: checks, stages and their time, bad input."""
 
+import importlib.util
 import json
 import sys
+from contextlib import ExitStack
 
 import pytest
 
 from benchmarks import record
 from benchmarks.accelerator import __main__ as accelerator
-from benchmarks.accelerator import checks, plan, results
+from benchmarks.accelerator import checks, networks, plan, results, sample_speed
+from benchmarks.accelerator.stage import Options
 from diffusion_jax.errors import UserError
 
 CPU = {"platform": "cpu", "kinds": ["cpu"], "driver": ""}
@@ -129,3 +132,20 @@ def test_a_command_that_is_asked_to_stop_has_not_failed():
     assert record.run(sleep, stop_after=0.5).seconds >= 0.5
     with pytest.raises(SystemExit):
         record.run([sys.executable, "-c", "raise SystemExit(3)"], stop_after=600.0)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("torch") is not None, reason="torch is here")
+def test_a_peer_that_cannot_start_is_left_out_and_said(monkeypatch):
+    monkeypatch.setattr(networks, "BROKEN", {})
+    options = Options(CPU, 60.0, "", "", "", 0.0, peers=sys.executable)
+    for _ in range(2):  # the second time without another try
+        with ExitStack() as stack:
+            peers, said = networks.start_peer(options, networks.job(options, 8), stack, "train")
+        assert peers == []
+        assert "No module named 'torch'" in said["peer_left_out"]["torch"]
+
+
+def test_a_chains_time_follows_from_the_last_one():
+    items = {"20_calls_b256": {"seconds": {"scan": 1.0, "peer": 3.0}, "calls": 20, "batch": 256}}
+    assert sample_speed.expected_seconds({}, 1000) == 0.0
+    assert sample_speed.expected_seconds(items, 1000 * 1024) == 4.0 * 200
