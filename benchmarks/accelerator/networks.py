@@ -18,6 +18,7 @@ SMALL = {
     "model.blocks": "1",
 }
 ROUNDS = 5
+BROKEN: dict[str, str] = {}  # peers that failed in this stage, and why
 
 
 def job(options, batch: int, dtype: str = "bfloat16") -> ours.Job:
@@ -30,9 +31,6 @@ def job(options, batch: int, dtype: str = "bfloat16") -> ours.Job:
 def rounds(options) -> argparse.Namespace:
     """Say how often `compare.compare` measures."""
     return argparse.Namespace(rounds=2 if options.small else ROUNDS, awake=False)
-
-
-BROKEN: dict[str, str] = {}  # peers that failed in this stage, and why
 
 
 def start_peer(

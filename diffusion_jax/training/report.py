@@ -5,6 +5,7 @@ import json
 import math
 import os
 import time
+from functools import cache
 from pathlib import Path
 from typing import IO, Any
 
@@ -110,6 +111,7 @@ def _step_of(line: str) -> float:
         return float("inf")
 
 
+@cache
 def events_available() -> bool:
     """Whether tensorboardX is installed, which a bare machine may lack."""
     return importlib.util.find_spec("tensorboardX") is not None
