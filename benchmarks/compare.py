@@ -12,7 +12,6 @@ import jax
 
 from benchmarks import awake, measure, ours, peer, record
 from diffusion_jax import config
-from diffusion_jax.commands import cache
 from diffusion_jax.commands.arguments import (
     Parser,
     as_path,
@@ -22,6 +21,7 @@ from diffusion_jax.commands.arguments import (
     split_overrides,
 )
 from diffusion_jax.config.check import check
+from diffusion_jax.devices.compiler import enable_cache
 
 
 def parser(name: str, description: str) -> Parser:
@@ -55,7 +55,7 @@ def parse(made: Parser, arguments: list[str]) -> tuple[argparse.Namespace, ours.
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     if given.out:
         check_file(given.out)
-    cache.enable()
+    enable_cache()
     return given, ours.job(settings)
 
 

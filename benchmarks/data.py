@@ -19,10 +19,10 @@ import numpy as np
 from benchmarks import ours, record
 from diffusion_jax import build, config
 from diffusion_jax.commands.arguments import Parser, positive, run, split_overrides
-from diffusion_jax.commands.feed import batches
 from diffusion_jax.core.keys import Stream, image_keys, stream_key
 from diffusion_jax.data.stream import BatchStream
 from diffusion_jax.data.transforms import random_flip, to_unit_range
+from diffusion_jax.training import feed
 
 
 def median_seconds(action, repeats: int) -> float:
@@ -38,7 +38,7 @@ def median_seconds(action, repeats: int) -> float:
 def measure(settings, repeats: int) -> dict:
     """Seconds of reading, of augmenting and of the whole step."""
     source = build.source(settings)
-    batch = batches(settings, source.load())
+    batch = feed.in_memory(source.load(), settings.seed, settings.train.batch_size)
     job = ours.Job(settings, source.spec, build.diffusion(settings, source.spec))
     place, program = ours.spread(job).place_batch, ours.train_step(job)
     placed = place(batch(0))

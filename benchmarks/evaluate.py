@@ -50,7 +50,7 @@ def report(
     def denoise(params, label):
         return diffusion.denoise(params, label, settings.sample.clip)
 
-    measured = likelihood.bound(diffusion.reverse, denoise, diffusion.data.levels, every, 0)
+    measured = likelihood.bound_measure(diffusion.reverse, denoise, diffusion.data.levels, every, 0)
     return partial(measured.run, params, images, lambda part: None)
 
 

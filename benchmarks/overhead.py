@@ -25,11 +25,10 @@ from diffusion_jax import build, config
 from diffusion_jax.checkpoints import step_folders
 from diffusion_jax.checkpoints.storage import Checkpoints
 from diffusion_jax.commands import train
-from diffusion_jax.commands.feed import batches
-from diffusion_jax.commands.prepare import prepare
+from diffusion_jax.commands.prepare import read_and_compile
 from diffusion_jax.core.keys import Stream, stream_key
 from diffusion_jax.devices.compiler import compiler_options
-from diffusion_jax.training import loop
+from diffusion_jax.training import feed, loop
 from diffusion_jax.training.step import ema_decay_at
 
 
@@ -54,9 +53,11 @@ class Compared:
         self._settings, source = settings, build.source(settings)
         self._diffusion = build.diffusion(settings, source.spec)
         training = build.training(settings, self._diffusion)
-        dataset, self._draw, self._parallel, _ = prepare(settings, source, training, fresh=True)
+        dataset, self._draw, self._parallel, _ = read_and_compile(
+            settings, source, training, fresh=True
+        )
         assert dataset is not None, "not for streamed data"
-        self._batches = batches(settings, dataset)
+        self._batches = feed.in_memory(dataset, settings.seed, settings.train.batch_size)
         self._bare = self._compiled(*training.make_step.args[:3])
 
     def _compiled(self, loss, timesteps, optimizer):

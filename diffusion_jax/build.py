@@ -135,7 +135,7 @@ def diffusion(config: Config, data: DataSpec) -> Diffusion:
 
 def _network(model: UNet, image_shape: tuple[int, ...], steps: int) -> Callable:
     def output(params, x, time, label, dropout_keys):
-        params = unpack(params, network.shapes(model, image_shape))
+        params = unpack(params, network.parameter_shapes(model, image_shape))
         label = label if model.classes else None
         return network.apply(model, params, x, time * (PAPER_STEPS / steps), label, dropout_keys)
 
@@ -170,7 +170,7 @@ def about(config: Config, diffusion: Diffusion) -> dict[str, str]:
         "schedule": f"of {steps} steps with log-SNR {', '.join(f'{each:.6g}' for each in some)}",
         "prediction": config.prediction,
         "variance": config.variance if VARIANCES[config.variance].learned else "fixed",
-        "small parameters": layout(network.shapes(diffusion.model, diffusion.data.shape)),
+        "small parameters": layout(network.parameter_shapes(diffusion.model, diffusion.data.shape)),
     }
 
 

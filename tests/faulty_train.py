@@ -6,14 +6,15 @@ import jax.numpy as jnp
 
 from diffusion_jax import build
 from diffusion_jax.commands import arguments, train
+from diffusion_jax.training import feed
 
 
 def crash(at):
     """The batch after `at` updates cannot be read."""
-    batches = train.batches
+    in_memory = feed.in_memory
 
-    def faulty(settings, dataset):
-        batch = batches(settings, dataset)
+    def faulty(dataset, seed, batch_size):
+        batch = in_memory(dataset, seed, batch_size)
 
         def read(step):
             if step == at:
@@ -22,7 +23,7 @@ def crash(at):
 
         return read
 
-    train.batches = faulty
+    feed.in_memory = faulty
 
 
 def not_a_number(at):

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from diffusion_jax.devices.allocator import KEPT
+from diffusion_jax.devices.allocator import KEPT_BLOCKS
 
 HEMMED = """
 from benchmarks import process_memory
@@ -67,7 +67,7 @@ def test_a_small_steps_temporary_memory_is_mapped_once():
     The median of later calls: at first some find the last one's memory taken, and map their own.
     """
     temporary, kept = calls()
-    assert temporary in KEPT
+    assert temporary in KEPT_BLOCKS
     _, left = calls(MALLOC_ARENA_TEST="8")  # who says anything is left alone
     if left < 5000:
         pytest.skip("pages are huge here")

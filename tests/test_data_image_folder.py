@@ -47,7 +47,7 @@ def test_images_come_in_the_order_of_their_paths(tmp_path):
 
 
 def test_more_images_than_a_chunk_keep_their_places(tmp_path, monkeypatch):
-    monkeypatch.setattr(decoding, "CHUNK", 3)
+    monkeypatch.setattr(decoding, "CHUNK_IMAGES", 3)
     for i in range(20):
         save(tmp_path / f"{i:02}.png", picture(i))
     images = load_dataset("image_folder", "train", str(tmp_path)).images
@@ -157,7 +157,7 @@ def test_damaged_images_are_named_or_read(tmp_path, name):
 
 
 def test_the_first_broken_image_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(decoding, "CHUNK", 2)
+    monkeypatch.setattr(decoding, "CHUNK_IMAGES", 2)
     for i in range(30):
         save(tmp_path / f"{i:02}.png", picture(i))
     for i in (7, 8, 25):

@@ -11,7 +11,7 @@ from data_published import archive_at, cifar_file, mnist_files, own_builder, pub
 
 from diffusion_jax.data import download, tfds_prepare
 from diffusion_jax.data.sources import load_dataset
-from diffusion_jax.data.tfds_prepare import prepare
+from diffusion_jax.data.tfds_prepare import prepare_builder
 from diffusion_jax.data.tfds_source import find_builder
 from diffusion_jax.errors import UserError
 
@@ -22,7 +22,7 @@ def failure(name: str, directory: Path, archive) -> str:
     """The line a person sees when preparing fails, which must leave nothing behind."""
     before = set(directory.parent.rglob("*"))
     with pytest.raises(UserError) as caught:
-        prepare(find_builder(name, str(directory)), archive)
+        prepare_builder(find_builder(name, str(directory)), archive)
     assert set(directory.parent.rglob("*")) == before
     assert "\n" not in str(caught.value)
     return str(caught.value)
@@ -110,7 +110,7 @@ def test_stopping_while_writing_leaves_nothing_behind(tmp_path, monkeypatch, sto
         served(files) as url,
         pytest.raises((KeyboardInterrupt, UserError)) as caught,
     ):
-        prepare(builder, archive_at("mnist", url, files))
+        prepare_builder(builder, archive_at("mnist", url, files))
     assert not list(tmp_path.iterdir())
     if caught.type is UserError:
         assert str(caught.value).endswith("[Errno 28] No space left on device")
@@ -123,14 +123,14 @@ def test_two_processes_may_prepare_at_once(tmp_path, monkeypatch):
     def examples(name, *args):
         if name == "test":
             monkeypatch.setattr(tfds_prepare, "examples", real_examples)
-            prepare(second, archive)
+            prepare_builder(second, archive)
         yield from real_examples(name, *args)
 
     real_examples = tfds_prepare.examples
     monkeypatch.setattr(tfds_prepare, "examples", examples)
     with served(files) as url:
         archive = archive_at("mnist", url, files)
-        prepare(first, archive)
+        prepare_builder(first, archive)
     dataset = load_dataset("mnist", "train", str(tmp_path))
     assert sorted(dataset.labels) == sorted(splits["train"][1])
     assert [path.name for path in (tmp_path / "mnist").iterdir()] == ["3.0.1"]
@@ -151,7 +151,7 @@ def own_failure(directory, features, examples, **kwargs) -> str:
     """The line a person sees when TFDS's own preparing fails, which must leave nothing behind."""
     builder = own_builder(directory, features, examples, **kwargs)
     with pytest.raises(UserError) as caught:
-        prepare(builder)
+        prepare_builder(builder)
     assert not directory.exists()
     assert "\n" not in str(caught.value)
     return str(caught.value)

@@ -20,7 +20,7 @@ from diffusion_jax.commands import train
 from diffusion_jax.data.batches import batch_indices
 from diffusion_jax.data.sources import open_source
 from diffusion_jax.data.stream import BatchStream
-from diffusion_jax.data.tfds_prepare import prepare
+from diffusion_jax.data.tfds_prepare import prepare_builder
 from diffusion_jax.data.tfds_source import find_builder
 from diffusion_jax.errors import UserError
 
@@ -42,7 +42,7 @@ def records(folder):
     """The small CIFAR-10 of 20 images."""
     _, files = published("cifar10")
     with served(files) as url:
-        prepare(find_builder("cifar10", str(folder)), archive_at("cifar10", url, files))
+        prepare_builder(find_builder("cifar10", str(folder)), archive_at("cifar10", url, files))
     return open_source("cifar10", "train", str(folder))
 
 

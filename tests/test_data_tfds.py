@@ -14,7 +14,7 @@ from PIL import Image
 from diffusion_jax.data.archives import ARCHIVES
 from diffusion_jax.data.decoding import decode_image
 from diffusion_jax.data.sources import load_dataset, open_source
-from diffusion_jax.data.tfds_prepare import prepare
+from diffusion_jax.data.tfds_prepare import prepare_builder
 from diffusion_jax.data.tfds_source import find_builder
 from diffusion_jax.errors import UserError
 
@@ -28,7 +28,7 @@ def test_what_is_downloaded_is_what_tfds_reads(tmp_path, name, capfd):
     splits, files = published(name)
     directory = tmp_path / "deep" / "data"
     with served(files) as url:
-        prepare(find_builder(name, str(directory)), archive_at(name, url, files))
+        prepare_builder(find_builder(name, str(directory)), archive_at(name, url, files))
     assert capfd.readouterr() == ("", "")
     assert [path.name for path in directory.iterdir()] == [name]
 
@@ -67,7 +67,7 @@ def test_an_unprepared_data_set_is_prepared_on_opening(tmp_path, monkeypatch):
 def test_images_are_resized_and_coloured_on_request(tmp_path):
     _, files = published("cifar10")
     with served(files) as url:
-        prepare(find_builder("cifar10", str(tmp_path)), archive_at("cifar10", url, files))
+        prepare_builder(find_builder("cifar10", str(tmp_path)), archive_at("cifar10", url, files))
     images = load_dataset("cifar10", "test", str(tmp_path), image_size=16, channels=1).images
     assert images.shape == (6, 16, 16, 1)
     with pytest.raises(UserError, match=r"has no split 'dev'; it has: (train, test|test, train)$"):
@@ -102,7 +102,7 @@ def test_other_data_sets_are_prepared_by_tfds(tmp_path):
     }
     files = [png(8), png(8)]
     examples = [{"picture": file, "kind": i, "name": "x"} for i, file in enumerate(files)]
-    prepare(own_builder(tmp_path, features, examples))
+    prepare_builder(own_builder(tmp_path, features, examples))
     source = open_source("own_images", "train", str(tmp_path))
     assert (source.shape, source.classes, source.size) == ((8, 8, 3), 4, 2)
     dataset = source.load()
@@ -144,7 +144,7 @@ def test_data_sets_without_one_image_of_one_size(tmp_path, images, problem):
 
     features = {name: tfds.features.Image(shape=shape) for name, shape in images.items()}
     features["kind"] = tfds.features.ClassLabel(num_classes=4)
-    prepare(own_builder(tmp_path, features, [{"kind": 0} | dict.fromkeys(images, png(8))]))
+    prepare_builder(own_builder(tmp_path, features, [{"kind": 0} | dict.fromkeys(images, png(8))]))
     with pytest.raises(UserError) as caught:
         open_source("own_images", "train", str(tmp_path))
     assert str(caught.value) == f"TFDS data set 'own_images' {problem}"
@@ -154,7 +154,7 @@ def test_images_of_many_sizes_are_cropped_to_one(tmp_path):
     import tensorflow_datasets as tfds
 
     features = {"image": tfds.features.Image(shape=(None, None, 3))}
-    prepare(own_builder(tmp_path, features, [{"image": png(8)}, {"image": png(12)}]))
+    prepare_builder(own_builder(tmp_path, features, [{"image": png(8)}, {"image": png(12)}]))
     dataset = load_dataset("own_images", "train", str(tmp_path), image_size=4)
     assert (dataset.images.shape, dataset.classes) == ((2, 4, 4, 3), 0)
 
@@ -162,7 +162,7 @@ def test_images_of_many_sizes_are_cropped_to_one(tmp_path):
 def test_a_damaged_or_foreign_folder_is_named(tmp_path):
     _, files = published("mnist")
     with served(files) as url:
-        prepare(find_builder("mnist", str(tmp_path)), archive_at("mnist", url, files))
+        prepare_builder(find_builder("mnist", str(tmp_path)), archive_at("mnist", url, files))
     (folder,) = (tmp_path / "mnist").iterdir()
     (records,) = folder.glob("mnist-test*")
     records.write_bytes(records.read_bytes()[:-2000])

@@ -13,7 +13,7 @@ from tiny import ROOT
 
 from configs.cifar10 import VARIANTS
 from diffusion_jax.commands import evaluate, sample, train
-from diffusion_jax.data.tfds_prepare import prepare
+from diffusion_jax.data.tfds_prepare import prepare_builder
 from diffusion_jax.data.tfds_source import find_builder
 
 pytestmark = pytest.mark.usefixtures("hurried_compiler")
@@ -46,7 +46,7 @@ def tfds_folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("tfds")
     _, files = published("cifar10")
     with served(files) as url:
-        prepare(find_builder("cifar10", str(folder)), archive_at("cifar10", url, files))
+        prepare_builder(find_builder("cifar10", str(folder)), archive_at("cifar10", url, files))
     return folder
 
 

@@ -67,7 +67,10 @@ def test_the_papers_configuration_is_our_default():
 @pytest.mark.parametrize("changes", [{}, {"num_class_embeds": None}, BLOCKS])
 def test_every_parameter_has_a_place_of_its_own(changes):
     config = {**SMALL, **changes}
-    places, shapes = diffusers.places(config), network.shapes(diffusers.unet(config), (8, 8, 3))
+    places, shapes = (
+        diffusers.places(config),
+        network.parameter_shapes(diffusers.unet(config), (8, 8, 3)),
+    )
     assert jax.tree.map(lambda p: p.ours, places) == jax.tree.map(lambda a: a.shape, shapes)
     names = [place.name for place in jax.tree.leaves(places)]
     assert len(set(names)) == len(names)

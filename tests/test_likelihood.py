@@ -12,7 +12,11 @@ from diffusion_jax.core.process import reverse_process
 from diffusion_jax.data.dataset import Dataset
 from diffusion_jax.devices.sharding import shardings
 from diffusion_jax.evaluation import likelihood, report
-from diffusion_jax.evaluation.parts import FinishedBatches, fingerprint, measured
+from diffusion_jax.evaluation.finished_batches import (
+    FinishedBatches,
+    fingerprint,
+    measure_in_batches,
+)
 
 LEVELS = 5
 SCHEDULE = schedules.log_snr_linear(400, LEVELS)
@@ -61,12 +65,14 @@ def run(measure, dataset, folder, probabilities=PROBABILITIES, batch_size=1500, 
     params = jax.device_put(jnp.asarray(probabilities, jnp.float32), layout.replicated)
     batches = likelihood.batches(dataset, len(dataset.images), batch_size, layout)
     progress = Silent()
-    return measured(measure, params, batches, FinishedBatches(folder), progress), progress.heard
+    return measure_in_batches(
+        measure, params, batches, FinishedBatches(folder), progress
+    ), progress.heard
 
 
 @pytest.fixture(scope="module")
 def measure():
-    return likelihood.bound(REVERSE, exact, LEVELS, every=1, seed=0)
+    return likelihood.bound_measure(REVERSE, exact, LEVELS, every=1, seed=0)
 
 
 @pytest.fixture(scope="module")
@@ -93,9 +99,9 @@ def test_a_wrong_model_pays_its_divergence(measure, bound, dataset, tmp_path):
 
 
 def test_trajectories_check_the_sum(bound, dataset, tmp_path):
-    measure = likelihood.trajectory(REVERSE, exact, LEVELS, seed=0)
+    measure = likelihood.trajectory_measure(REVERSE, exact, LEVELS, seed=0)
     nats = run(measure, dataset, tmp_path / "p")[0]["nats"]
-    difference = report.trajectory(bound, nats, 4)["total_minus_this"]
+    difference = report.trajectory_check(bound, nats, 4)["total_minus_this"]
     assert abs(difference["mean"]) < 3.0 * difference["stderr"]
 
 
@@ -140,7 +146,7 @@ def test_other_parameters_data_or_settings_have_another_fingerprint():
 def test_dequantised_data_cost_at_least_as_much(bound, dataset, tmp_path):
     """A density over bins bounds the likelihood of levels; ODE and bound agree for it."""
     part = Dataset(dataset.images[:200], dataset.labels[:200], LEVELS, 0)
-    measure = likelihood.bound(REVERSE, exact, LEVELS, every=1, seed=0, dequantised=True)
+    measure = likelihood.bound_measure(REVERSE, exact, LEVELS, every=1, seed=0, dequantised=True)
     continuous, _ = run(measure, part, tmp_path / "p", batch_size=200)
     difference = total_bits(continuous) - total_bits(bound)[:200]
     assert difference.mean() > 3.0 * difference.std() / np.sqrt(200)
@@ -154,7 +160,7 @@ def test_report_means_and_errors():
         "eps_mse": np.zeros((3, 2)),
     }
     unit = 4 * np.log(2.0)
-    bits = report.bits_per_dim(bound, 4)
+    bits = report.bound_terms(bound, 4)
     parts = [bits[key]["mean"] for key in ("prior", "diffusion", "reconstruction")]
     np.testing.assert_allclose(parts, np.array([2.0, 12.0, 2.0]) / unit)
     np.testing.assert_allclose(bits["total"]["mean"], 16.0 / unit)

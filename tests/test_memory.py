@@ -17,7 +17,7 @@ from diffusion_jax.devices.sharding import shardings
 from diffusion_jax.samplers import batch_size
 from diffusion_jax.samplers.batch_size import (
     AT_ONCE_ON_CPU,
-    SHARE,
+    SHARE_OF_FREE,
     at_once,
     free_bytes,
     largest_fitting,
@@ -40,8 +40,8 @@ def used(n):
 
 @pytest.mark.parametrize("n", [1, 8, 32])
 def test_the_largest_program_that_fits_is_taken(n):
-    assert largest_fitting(compiled, 32, used(n) / SHARE + 1) == n
-    assert largest_fitting(compiled, 32, used(n) / SHARE - 1) == max(1, n // 2)
+    assert largest_fitting(compiled, 32, used(n) / SHARE_OF_FREE + 1) == n
+    assert largest_fitting(compiled, 32, used(n) / SHARE_OF_FREE - 1) == max(1, n // 2)
 
 
 def test_memory_that_is_not_known_holds_all():

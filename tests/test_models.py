@@ -26,7 +26,7 @@ def tiny(**settings) -> UNet:
 
 
 def shapes(model: UNet, image_shape=IMAGE):
-    return network.shapes(model, image_shape)
+    return network.parameter_shapes(model, image_shape)
 
 
 def perturbed(model: UNet, image_shape=IMAGE):

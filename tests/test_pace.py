@@ -8,7 +8,7 @@ import pytest
 from tiny import ROOT, run_inside, settings, train
 
 from diffusion_jax import config
-from diffusion_jax.commands.pace import SHARE, Pace, fitting_steps
+from diffusion_jax.commands.pace import SHARE_OF_TIME, Pace, fitting_steps
 from diffusion_jax.errors import UserError
 
 
@@ -41,7 +41,7 @@ def test_a_plan_shorter_than_the_averages_horizon_does_not_average():
 def test_steps_fill_the_time_that_is_left(monkeypatch):
     monkeypatch.setattr("time.perf_counter", lambda: 130.0)
     steps = fitting_steps(2.0, Pace(compile_seconds=10.0, step_seconds=0.1), began=100.0)
-    assert steps == pytest.approx(SHARE * (120 - 30 - 10) / 0.1, abs=1)
+    assert steps == pytest.approx(SHARE_OF_TIME * (120 - 30 - 10) / 0.1, abs=1)
     with pytest.raises(UserError, match=r"train.minutes is 0.6.* take 0.7"):
         fitting_steps(0.6, Pace(compile_seconds=10.0, step_seconds=0.1), began=100.0)
 

@@ -35,7 +35,7 @@ def drawn(model: UNet):
             return rng.normal(0, size, leaf.shape).astype(np.float32)
         return np.full(leaf.shape, path[-1].key == "scale", np.float32)
 
-    return jax.tree.map_with_path(draw, network.shapes(model, (8, 8, 1)))
+    return jax.tree.map_with_path(draw, network.parameter_shapes(model, (8, 8, 1)))
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +98,7 @@ def test_bfloat16_numbers_are_only_multiplied_added_and_moved():
     """So norms, the softmax's exponentials and sums, sines and swishes are float32."""
     model = UNet(1, **settings(model__dtype="bfloat16", model__scale_shift_norm=True).model)
     x, t = jnp.zeros((2, 8, 8, 1)), jnp.zeros(2)
-    params = network.shapes(model, (8, 8, 1))
+    params = network.parameter_shapes(model, (8, 8, 1))
     layers = {"float32": set(), "bfloat16": set()}
 
     def spy(call, args, kwargs, context):

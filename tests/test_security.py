@@ -16,12 +16,13 @@ from data_published import archive_at, published, served
 from PIL import Image
 from tiny import DIGITS, ROOT, flags
 
-from diffusion_jax.commands import cache, train
-from diffusion_jax.commands.pixels import read_image, read_mask
+from diffusion_jax.commands import train
+from diffusion_jax.data.decoding import read_image, read_mask
 from diffusion_jax.data.sources import load_dataset, open_source
 from diffusion_jax.data.stream import BatchStream
-from diffusion_jax.data.tfds_prepare import prepare
+from diffusion_jax.data.tfds_prepare import prepare_builder
 from diffusion_jax.data.tfds_source import find_builder
+from diffusion_jax.devices.compiler import private_folder
 from diffusion_jax.errors import UserError
 
 WATCHED = """
@@ -149,20 +150,20 @@ def test_archives_write_nothing_outside(tmp_path, kind):
     with served(files) as url:
         builder = find_builder("cifar10", str(data))
         with pytest.raises(UserError, match=r"damaged archive \(no batches.meta.txt") as caught:
-            prepare(builder, archive_at("cifar10", url, files))
+            prepare_builder(builder, archive_at("cifar10", url, files))
     assert "\n" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_the_compilation_cache_is_private(tmp_path):
     folder = tmp_path / "home" / "cache"
-    assert cache.private(folder) == folder
+    assert private_folder(folder) == folder
     assert folder.stat().st_mode & 0o777 == 0o700
     folder.chmod(0o755)
-    assert cache.private(folder) == folder
+    assert private_folder(folder) == folder
     assert folder.stat().st_mode & 0o777 == 0o700
     (tmp_path / "link").symlink_to(folder)
-    assert cache.private(tmp_path / "link") == folder
+    assert private_folder(tmp_path / "link") == folder
 
 
 def test_a_cache_that_others_could_replace_is_not_used(tmp_path):
@@ -170,14 +171,14 @@ def test_a_cache_that_others_could_replace_is_not_used(tmp_path):
     (everybodys / "cache").mkdir(parents=True)
     everybodys.chmod(0o777)
     (tmp_path / "link").symlink_to(everybodys / "cache")
-    assert cache.private(everybodys / "cache") is None
-    assert cache.private(tmp_path / "link") is None
+    assert private_folder(everybodys / "cache") is None
+    assert private_folder(tmp_path / "link") is None
     everybodys.chmod(0o1777)
-    assert cache.private(everybodys / "cache") == everybodys / "cache"
+    assert private_folder(everybodys / "cache") == everybodys / "cache"
     (tmp_path / "file").write_text("")
     (tmp_path / "circle").symlink_to(tmp_path / "circle")
-    assert cache.private(tmp_path / "file" / "cache") is None
-    assert cache.private(tmp_path / "circle" / "cache") is None
+    assert private_folder(tmp_path / "file" / "cache") is None
+    assert private_folder(tmp_path / "circle" / "cache") is None
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can give a folder away")
@@ -185,8 +186,8 @@ def test_a_cache_of_somebody_else_is_not_used(tmp_path):
     theirs = tmp_path / "theirs"
     theirs.mkdir(mode=0o700)
     os.chown(theirs, 12345, -1)
-    assert cache.private(theirs) is None
-    assert cache.private(theirs / "cache") is None
+    assert private_folder(theirs) is None
+    assert private_folder(theirs / "cache") is None
 
 
 def test_pickles_in_arrays_are_refused(tmp_path):

@@ -131,7 +131,7 @@ def losses() -> np.ndarray:
 def terms() -> np.ndarray:
     """Return every term of the bound of the batch's images, in nats `[strata + 1, b]`."""
     diffusion, images = job().diffusion, job().batch
-    bound = likelihood.bound(
+    bound = likelihood.bound_measure(
         diffusion.reverse,
         lambda params, label: diffusion.denoise(params, None, True),
         job().data.levels,

@@ -8,7 +8,7 @@ from typing import Any
 from benchmarks import measure
 from benchmarks.accelerator.networks import job, rounds, start_peer
 from benchmarks.sample import bare, in_one_scan, make_chain
-from diffusion_jax.commands import cache as compilation
+from diffusion_jax.devices.compiler import enable_cache
 
 # Network calls and images; what is worth most comes first.
 CHAINS = ((20, 256), (50, 256), (20, 1024), (50, 1024), (1000, 256), (1000, 1024))
@@ -18,7 +18,7 @@ WARMED = 100  # calls, above which a chain is measured once, without a first one
 
 def items(options, results, stack: ExitStack) -> dict:
     """Chains by their calls and images."""
-    compilation.enable()
+    enable_cache()
     peer_of = cache(partial(peer_for, options, stack))
     chains = SMALL_CHAINS if options.small else CHAINS
     return {

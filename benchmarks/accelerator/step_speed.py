@@ -12,8 +12,7 @@ from benchmarks import compare, measure, ours
 from benchmarks.accelerator.networks import job, rounds, start_peer
 from benchmarks.accelerator.rates import PRECISIONS
 from benchmarks.accelerator.results import Results
-from diffusion_jax.commands import cache as compilation
-from diffusion_jax.devices.compiler import known
+from diffusion_jax.devices.compiler import enable_cache, known
 
 BATCHES, SMALL_BATCHES = (256, 512, 128), (16, 8)
 
@@ -33,7 +32,7 @@ OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
 
 def items(options, results: Results, stack: ExitStack) -> dict:
     """The step in bfloat16 first, then XLA's options, then the other precisions."""
-    compilation.enable()
+    enable_cache()
     batches = SMALL_BATCHES if options.small else BATCHES
     more = OPTIONS.get(options.device["platform"], {})
     steps = {

@@ -110,7 +110,7 @@ def curve(workdir: Path, out: Path) -> dict[str, Any]:
     settings, _ = begun(workdir)
     lines = [line for line in logged(workdir) if line["loss"] is not None]
     seen = [line["step"] * settings["train"]["batch_size"] for line in lines]
-    curves.training(out, seen, [line["loss"] for line in lines])
+    curves.loss_curve(out, seen, [line["loss"] for line in lines])
     return {"picture": out.name}
 
 
@@ -119,7 +119,7 @@ def weights(workdir: Path, out: Path) -> dict[str, Any]:
     run = run_folder.read(workdir)
     diffusion = build.diffusion(run.config, run.data)
     state = restore_ema(run, diffusion, None, sharding.shardings(jax.devices()[:1]))
-    tree = unpack(state.ema, network.shapes(diffusion.model, diffusion.data.shape))
+    tree = unpack(state.ema, network.parameter_shapes(diffusion.model, diffusion.data.shape))
     arrays = {
         jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf, np.float16)
         for path, leaf in jax.tree_util.tree_leaves_with_path(tree)

@@ -1,1 +1,1 @@
-"""Checkpoints: arrays, step folders and their sums."""
+"""Checkpoints: Orbax's arrays, step folders, and manifests of checksums."""

@@ -1,1 +1,1 @@
-"""What the scripts call."""
+"""The commands behind train.py, sample.py and evaluate.py."""

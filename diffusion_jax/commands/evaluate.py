@@ -10,7 +10,6 @@ import jax
 import numpy as np
 
 from diffusion_jax import build, run_folder
-from diffusion_jax.commands import cache
 from diffusion_jax.commands.arguments import (
     Parser,
     as_path,
@@ -21,34 +20,37 @@ from diffusion_jax.commands.arguments import (
     seed,
     split_overrides,
 )
-from diffusion_jax.commands.pictures import write_pictures
+from diffusion_jax.commands.pictures import STRIP_ROWS, strips, write_pictures
 from diffusion_jax.commands.restore import restore_ema, restore_raw
-from diffusion_jax.commands.terminal import ImageProgress as Progress
+from diffusion_jax.commands.terminal import ImageProgress
 from diffusion_jax.config import override, to_json
 from diffusion_jax.config.check import check
 from diffusion_jax.core.process import VARIANCES
 from diffusion_jax.core.schedules import uniform_log_snr
 from diffusion_jax.data.dataset import Source
-from diffusion_jax.data.transforms import to_unit_range
 from diffusion_jax.devices import sharding
+from diffusion_jax.devices.compiler import enable_cache
 from diffusion_jax.devices.cores import each_core_a_device
 from diffusion_jax.errors import Diverged, UserError
 from diffusion_jax.evaluation import likelihood, report
-from diffusion_jax.evaluation.parts import FinishedBatches, fingerprint, measured
+from diffusion_jax.evaluation.finished_batches import (
+    FinishedBatches,
+    fingerprint,
+    measure_in_batches,
+)
 from diffusion_jax.files import replacing
 
 # What a run may be evaluated with other than it was trained with.
 MAY_DIFFER = ("data.dir", "variance", "decoder", "sample.clip")
 
 IMAGES_AT_ONCE = 64  # unless told otherwise
-STRIP_ROWS, STRIP_COLUMNS = 8, 10
 
 
 def main(arguments: list[str]) -> None:
     """Evaluate every term of the bound on a split and write the report and its pictures."""
     given, overrides = _parse(arguments)
     each_core_a_device()
-    cache.enable()
+    enable_cache()
     run = run_folder.read(given.workdir)
     _change(run.config, overrides)
     diffusion = build.diffusion(run.config, run.data)
@@ -71,16 +73,17 @@ def main(arguments: list[str]) -> None:
     done = FinishedBatches(out.with_suffix(f".{identity[:12]}.parts"))
     batches = partial(likelihood.batches, dataset, num, settings["batch_size"], layout)
     results = {
-        measure.name: measured(
-            measure, params, batches(), done, Progress(num, f"{measure.name}: evaluated")
+        measure.name: measure_in_batches(
+            measure, params, batches(), done, ImageProgress(num, f"{measure.name}: evaluated")
         )
         for measure in _measures(run, diffusion, given)
     }
     _check_finite(results, done)
     result = _report(results, diffusion, given, settings)
     _write(out, result)
-    predictions = _predictions(run, diffusion, given.seed, params, next(iter(batches())))
-    write_pictures(out, result, predictions)
+    count, images = next(iter(batches()))
+    rows = strips(diffusion, run.config.sample.clip, given.seed, params, images)
+    write_pictures(out, result, rows[: min(count, STRIP_ROWS)])
     done.remove()
     print(_summary(given.split, result))
     print(f"wrote {out} and the pictures beside it")
@@ -189,14 +192,16 @@ def _measures(run: run_folder.Run, diffusion: build.Diffusion, given) -> list[li
         return diffusion.denoise(params, label, run.config.sample.clip, grid)
 
     levels, reverse = run.data.levels, diffusion.reverse
-    wanted = [likelihood.bound(reverse, denoise, levels, given.every, given.seed)]
+    wanted = [likelihood.bound_measure(reverse, denoise, levels, given.every, given.seed)]
     if given.trajectory:
-        wanted.append(likelihood.trajectory(reverse, denoise, levels, given.seed))
+        wanted.append(likelihood.trajectory_measure(reverse, denoise, levels, given.seed))
     if given.ode:
         grid = uniform_log_snr(diffusion.schedule, given.ode + 1)
         wanted += [
-            likelihood.bound(reverse, denoise, levels, given.every, given.seed, dequantised=True),
-            likelihood.ode(
+            likelihood.bound_measure(
+                reverse, denoise, levels, given.every, given.seed, dequantised=True
+            ),
+            likelihood.ode_measure(
                 grid, lambda params, label: denoise(params, label, grid), levels, given.seed
             ),
         ]
@@ -218,29 +223,16 @@ def _check_finite(results: dict[str, dict[str, np.ndarray]], done: FinishedBatch
 def _report(results, diffusion: build.Diffusion, given, settings) -> dict[str, Any]:
     dims, steps = math.prod(diffusion.data.shape), diffusion.schedule.steps
     result = {
-        "bits_per_dim": report.bits_per_dim(results["bound"], dims),
+        "bits_per_dim": report.bound_terms(results["bound"], dims),
         "per_timestep": report.per_timestep(results["bound"], steps, given.every, dims),
     }
     if given.trajectory:
         nats = results["trajectory"]["nats"]
-        result["trajectory"] = report.trajectory(results["bound"], nats, dims)
+        result["trajectory"] = report.trajectory_check(results["bound"], nats, dims)
     if given.ode:
         nats, bound = results["ode"]["nats"], results["bound_dequantised"]
-        result["ode"] = report.ode(nats, bound, dims, given.ode)
+        result["ode"] = report.ode_summary(nats, bound, dims, given.ode)
     return {**result, "settings": settings}
-
-
-def _predictions(run: run_folder.Run, diffusion: build.Diffusion, seed: int, params, batch):
-    """x0 predicted from ever less noise, and last the image itself: `[n, columns, h, w, c]`."""
-    count, images = batch
-    steps = np.linspace(diffusion.schedule.steps - 1, 0, STRIP_COLUMNS).astype(int).tolist()
-    levels, clip = run.data.levels, run.config.sample.clip
-    predict = likelihood.progressive(
-        diffusion.schedule, lambda p, label: diffusion.denoise(p, label, clip), levels, seed, steps
-    )
-    rows = np.moveaxis(np.asarray(predict(params, images).x0), 0, 1)
-    own = np.asarray(to_unit_range(images.levels, levels))[:, None]
-    return np.concatenate([rows, own], axis=1)[: min(count, STRIP_ROWS)]
 
 
 def _write(out: Path, result: dict[str, Any]) -> None:

@@ -9,17 +9,17 @@ from typing import NamedTuple
 import jax
 
 from diffusion_jax import build
-from diffusion_jax.commands.feed import batches, streamed
-from diffusion_jax.commands.prepare import prepare
+from diffusion_jax.commands.prepare import read_and_compile
 from diffusion_jax.config import stretched
 from diffusion_jax.data.dataset import Source, loaded
 from diffusion_jax.errors import UserError
 from diffusion_jax.processes import cluster
+from diffusion_jax.training import feed
 from diffusion_jax.training.history import AHEAD
 
 MEASURED = 2.0  # seconds of steps that the speed is taken from
 MOST_MEASURED = 200  # steps
-SHARE = 0.95  # of the time left; saving and logging take the rest
+SHARE_OF_TIME = 0.95  # of the time left; saving and logging take the rest
 
 
 class Pace(NamedTuple):
@@ -38,12 +38,16 @@ def measured_pace(config, source: Source, diffusion: build.Diffusion) -> tuple[P
     # A length that no other run had: a program from the compilation cache would take no time.
     length = cluster.on_first_process(lambda: config.train.steps + time.time_ns() % 1_000_003)
     training = build.training(stretched(config, length), diffusion)
-    dataset, draw, parallel, compile_seconds = prepare(config, source, training, fresh=True)
+    dataset, draw, parallel, compile_seconds = read_and_compile(
+        config, source, training, fresh=True
+    )
+    size = config.train.batch_size
     with ExitStack() as stack:
         if dataset is None:
-            batch = streamed(config, source, 0, stack)
+            workers = config.data.workers
+            batch = feed.streamed(source, config.seed, size, 0, workers, stack)
         else:
-            batch, source = batches(config, dataset), loaded(dataset)
+            batch, source = feed.in_memory(dataset, config.seed, size), loaded(dataset)
         state = parallel.place_state(draw())
 
         def seconds(first: int, count: int) -> float:
@@ -73,10 +77,10 @@ def fitting_steps(minutes: float, pace: Pace, began: float) -> int:
         UserError: not even one step fits.
     """
     passed = time.perf_counter() - began
-    left = SHARE * (60.0 * minutes - passed - pace.compile_seconds)
+    left = SHARE_OF_TIME * (60.0 * minutes - passed - pace.compile_seconds)
     steps = int(left / pace.step_seconds)
     if steps < 1:
-        needed = (passed + pace.compile_seconds + pace.step_seconds) / (60.0 * SHARE)
+        needed = (passed + pace.compile_seconds + pace.step_seconds) / (60.0 * SHARE_OF_TIME)
         raise UserError(
             f"config.train.minutes is {minutes:g}, but reading, compiling and one step take "
             f"{needed:.2g} minutes; set it higher"

@@ -5,8 +5,27 @@ from typing import Any
 
 import numpy as np
 
+from diffusion_jax.build import Diffusion
 from diffusion_jax.commands.terminal import warn
+from diffusion_jax.data.transforms import to_unit_range
+from diffusion_jax.evaluation.likelihood import ImageBatch, progressive
 from diffusion_jax.visual.images import save_strips
+
+STRIP_ROWS, STRIP_COLUMNS = 8, 10
+
+
+def strips(
+    diffusion: Diffusion, clip: bool, seed: int, params: Any, images: ImageBatch
+) -> np.ndarray:
+    """Predict x0 from less and less noise; the image itself comes last: `[n, columns, h, w, c]`."""
+    steps = np.linspace(diffusion.schedule.steps - 1, 0, STRIP_COLUMNS).astype(int).tolist()
+    levels = diffusion.data.levels
+    predict = progressive(
+        diffusion.schedule, lambda p, label: diffusion.denoise(p, label, clip), levels, seed, steps
+    )
+    rows = np.moveaxis(np.asarray(predict(params, images).x0), 0, 1)
+    own = np.asarray(to_unit_range(images.levels, levels))[:, None]
+    return np.concatenate([rows, own], axis=1)
 
 
 def write_pictures(out: Path, report: dict[str, Any], rows: np.ndarray) -> None:

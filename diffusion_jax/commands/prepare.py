@@ -29,7 +29,7 @@ class Prepared(NamedTuple):
     compile_seconds: float
 
 
-def prepare(config, source: Source, training: build.Training, fresh: bool) -> Prepared:
+def read_and_compile(config, source: Source, training: build.Training, fresh: bool) -> Prepared:
     """Read the data, unless streamed, and compile the step and a `fresh` state at the same time."""
     size = config.train.batch_size
     own = size // jax.process_count()

@@ -8,7 +8,6 @@ import numpy as np
 
 from diffusion_jax import build, build_sampling, run_folder
 from diffusion_jax.build_sampling import Steering
-from diffusion_jax.commands import cache
 from diffusion_jax.commands.arguments import (
     Parser,
     as_path,
@@ -21,15 +20,16 @@ from diffusion_jax.commands.arguments import (
     split_overrides,
 )
 from diffusion_jax.commands.outputs import open_output
-from diffusion_jax.commands.pixels import read_image, read_mask
 from diffusion_jax.commands.restore import restore_ema
 from diffusion_jax.commands.terminal import ImageProgress
 from diffusion_jax.config import override, to_json
 from diffusion_jax.config.check import check
+from diffusion_jax.data.decoding import read_image, read_mask
 from diffusion_jax.devices import sharding
+from diffusion_jax.devices.compiler import enable_cache
 from diffusion_jax.devices.cores import each_core_a_device
 from diffusion_jax.errors import UserError
-from diffusion_jax.evaluation.parts import fingerprint
+from diffusion_jax.evaluation.finished_batches import fingerprint
 from diffusion_jax.samplers import batch_size
 from diffusion_jax.samplers.generate import Frames, Method, make_generate
 from diffusion_jax.samplers.grids import GRIDS
@@ -46,7 +46,7 @@ def main(arguments: list[str]) -> None:
     """Draw images from the averaged parameters of a run's checkpoint and write them."""
     given, overrides = _parse(arguments)
     each_core_a_device()
-    cache.enable()
+    enable_cache()
     run = run_folder.read(given.workdir)
     _change(run.config, given, overrides)
     diffusion = build.diffusion(run.config, run.data)

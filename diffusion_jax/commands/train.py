@@ -9,11 +9,9 @@ import jax
 from diffusion_jax import build, run_folder
 from diffusion_jax.checkpoints import step_folders
 from diffusion_jax.checkpoints.storage import Checkpoints
-from diffusion_jax.commands import cache
 from diffusion_jax.commands.arguments import Parser, as_path, integer, named, split_overrides
-from diffusion_jax.commands.feed import batches, streamed
 from diffusion_jax.commands.pace import fitting_steps, measured_pace
-from diffusion_jax.commands.prepare import prepare
+from diffusion_jax.commands.prepare import read_and_compile
 from diffusion_jax.commands.progress_grid import make_draw
 from diffusion_jax.commands.terminal import TrainingProgress, warn
 from diffusion_jax.commands.verify import verify
@@ -21,10 +19,11 @@ from diffusion_jax.config import DEFAULT, load, stretched
 from diffusion_jax.config.check import check, profiled_steps
 from diffusion_jax.data.dataset import Source
 from diffusion_jax.devices import sharding
+from diffusion_jax.devices.compiler import enable_cache
 from diffusion_jax.errors import UserError
 from diffusion_jax.models.network import parameter_count
 from diffusion_jax.processes import cluster
-from diffusion_jax.training import loop
+from diffusion_jax.training import feed, loop
 from diffusion_jax.training.hooks import Hooks, LoopPlan, Profiler
 from diffusion_jax.training.report import MetricsWriter, events_available
 
@@ -45,7 +44,7 @@ def main(arguments: list[str]) -> None:
     cluster.join(given.coordinator, given.num_processes, given.process_id)
     size, pieces = config.train.batch_size, config.train.accumulate
     sharding.check_batch(size, jax.device_count(), pieces)
-    cache.enable()
+    enable_cache()
     _train(config, workdir, began)
 
 
@@ -63,18 +62,19 @@ def _train(config, workdir: Path, began: float) -> None:
             _say(f"{workdir} is finished: {done} steps are done; nothing to do")
             return
         training = build.training(config, diffusion)
-        dataset, draw, parallel, _ = prepare(config, source, training, fresh=done is None)
+        dataset, draw, parallel, _ = read_and_compile(config, source, training, fresh=done is None)
         _say(_first_line(config, source.size, diffusion, parallel.state.params))
         cluster.on_first_process(lambda: _begin(workdir, given, source, done, paced))
         checkpoints = Checkpoints(folder, build.about(config, diffusion), _keep(config), warn)
         stack.callback(checkpoints.close)
         if done is not None:
             _say(f"resuming {workdir} after step {done}")
-        first = done or 0
+        first, size = done or 0, config.train.batch_size
         if dataset is None:
-            batch = streamed(config, source, first, stack)
+            workers = config.data.workers
+            batch = feed.streamed(source, config.seed, size, first, workers, stack)
         else:
-            batch = batches(config, dataset)
+            batch = feed.in_memory(dataset, config.seed, size)
         hooks = make_hooks(config, workdir, diffusion, parallel, batch, checkpoints, first, stack)
         # Nothing here holds on to the state that the loop uses up.
         loop.train(

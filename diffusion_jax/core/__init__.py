@@ -1,1 +1,1 @@
-"""Pure mathematics of diffusion: knows no network, no files, no configuration."""
+"""Mathematics of diffusion; knows no network, no files and no configuration."""

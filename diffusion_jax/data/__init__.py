@@ -1,1 +1,1 @@
-"""Where images come from: every source yields whole-number pixels, in memory or as needed."""
+"""Data: sources of integer pixels, in memory or streamed, and their batches."""

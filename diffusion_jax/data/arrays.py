@@ -22,7 +22,7 @@ def open_arrays(split: str, directory: str, image_size: int, channels: int) -> S
     """
     file = find_file(own_path("arrays", directory), split)
     try:
-        images, labels = read(file)
+        images, labels = read_arrays(file)
     except UserError:
         raise
     # NumPy reports damage by whatever its parsers run into.
@@ -70,7 +70,7 @@ def find_file(path: Path, split: str) -> Path:
     return files[choose_split(f"'{path}'", files, split)]
 
 
-def read(file: Path) -> tuple[np.ndarray, np.ndarray | None]:
+def read_arrays(file: Path) -> tuple[np.ndarray, np.ndarray | None]:
     """The images and, if the file has them, the labels."""
     content = np.load(file, allow_pickle=False)
     if isinstance(content, np.ndarray):

@@ -7,15 +7,16 @@ import struct
 import warnings
 import zlib
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 
 from diffusion_jax.data.dataset import Dataset, Read, Source
 from diffusion_jax.errors import UserError
 
-MODES = {1: "L", 3: "RGB", 4: "RGBA"}
+PIL_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
-CHUNK = 256
+CHUNK_IMAGES = 256  # decoded by one thread at a time
 MAX_PIXELS = 89_000_000
 DAMAGE = (zlib.error, struct.error)
 
@@ -48,7 +49,8 @@ def read_pixels(file, channels: int, image_size: int = 0) -> np.ndarray:
                 raise Image.DecompressionBombError
             if image.mode[0] in "IF":
                 raise ValueError("its pixels have more than 8 bits")
-            pixels = image if image.mode == MODES[channels] else image.convert(MODES[channels])
+            mode = PIL_MODES[channels]
+            pixels = image if image.mode == mode else image.convert(mode)
             array = np.asarray(centre_square(pixels, image_size) if image_size else pixels)
     except UnidentifiedImageError:
         raise Unreadable(f"not a readable {', '.join(FORMATS)} image") from None
@@ -102,10 +104,10 @@ def encoded(name: str, shape: tuple, classes: int, size: int, read: Read) -> Sou
         remedy = "set --config.data.stream=True to train, or a smaller --config.data.image_size"
         check_memory(name, size * math.prod(shape), remedy)
         images, labels = np.empty((size, *shape), np.uint8), np.empty(size, np.int32)
-        starts = range(0, size, CHUNK)
+        starts = range(0, size, CHUNK_IMAGES)
 
         def work(start):
-            part = slice(start, min(start + CHUNK, size))
+            part = slice(start, min(start + CHUNK_IMAGES, size))
             images[part], labels[part] = read(range(part.start, part.stop))
 
         with limited_pixels(), ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -118,3 +120,36 @@ def encoded(name: str, shape: tuple, classes: int, size: int, read: Read) -> Sou
         return Dataset(images, labels, 256, classes)
 
     return Source(shape, 256, classes, size, read, load)
+
+
+def read_image(path: Path, shape: tuple[int, int, int]) -> np.ndarray:
+    """A picture as float32 `[h, w, c]` in [-1, 1], turned into grey or colour as the run needs.
+
+    Raises:
+        UserError: it cannot be read, or has another size.
+    """
+    return _read_sized(path, shape, 3 if shape[-1] == 3 else 1) / 127.5 - 1.0
+
+
+def read_mask(path: Path, shape: tuple[int, int, int]) -> np.ndarray:
+    """A black and white picture as float32 `[h, w, 1]`: 1 where it is white.
+
+    Raises:
+        UserError: it cannot be read, or has another size.
+    """
+    return np.rint(_read_sized(path, shape, 1) / 255.0)
+
+
+def _read_sized(path: Path, shape: tuple[int, int, int], channels: int) -> np.ndarray:
+    try:
+        with limited_pixels():
+            pixels = read_pixels(path, channels)
+    except Unreadable as error:
+        raise UserError(f"cannot read the picture {path}: {error}") from error
+    height, width = pixels.shape[:2]
+    if (height, width) != shape[:2]:
+        raise UserError(
+            f"{path} is {width} pixels wide and {height} high; the run's images are "
+            f"{shape[1]} wide and {shape[0]} high"
+        )
+    return pixels.astype(np.float32)

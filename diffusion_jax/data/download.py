@@ -9,7 +9,7 @@ from diffusion_jax.errors import UserError
 
 OPEN_SECONDS = 8
 STALL_SECONDS = 30
-CHUNK = 1 << 18
+CHUNK_BYTES = 1 << 18
 
 
 def open_url(url: str):
@@ -43,7 +43,7 @@ def download(url: str, sha256: str) -> bytes:
         name = url.rpartition("/")[2]
         with tqdm(desc=name, total=size, unit="B", unit_scale=True, disable=None) as bar:
             try:
-                while chunk := response.read(CHUNK):
+                while chunk := response.read(CHUNK_BYTES):
                     content += chunk
                     bar.update(len(chunk))
             except (OSError, http.client.HTTPException) as error:

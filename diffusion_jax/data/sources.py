@@ -1,11 +1,38 @@
-"""Every data set by its name."""
+"""Every data set by its name; the digits, which come with scikit-learn."""
+
+import numpy as np
 
 from diffusion_jax.data import tfds_source
 from diffusion_jax.data.arrays import open_arrays
-from diffusion_jax.data.dataset import Dataset, Source
-from diffusion_jax.data.digits import open_digits
+from diffusion_jax.data.batches import permutation
+from diffusion_jax.data.dataset import Dataset, Source, choose_split, loaded
 from diffusion_jax.data.image_folder import open_image_folder
 from diffusion_jax.errors import UserError, unknown_name
+
+DIGITS_SEED = 0  # of their order
+# `fit` and `validation` are parts of `train`, to choose settings on without looking at `test`.
+DIGITS_SPLITS = {
+    "train": slice(0, 1437),
+    "test": slice(1437, None),
+    "fit": slice(0, 1150),
+    "validation": slice(1150, 1437),
+}
+
+
+def open_digits(split: str, directory: str, image_size: int, channels: int) -> Source:
+    """Open the UCI handwritten digits: 1797 images [8, 8, 1] in 17 levels, 10 classes.
+
+    split: one of DIGITS_SPLITS; 80% are to train on, 360 images to test on. The other arguments are
+    those of every source; the digits come in one form only.
+    """
+    from sklearn.datasets import load_digits
+
+    choose_split("'digits'", DIGITS_SPLITS, split)
+    levels, labels = load_digits(return_X_y=True)
+    chosen = permutation(len(labels), DIGITS_SEED)[DIGITS_SPLITS[split]]
+    images = levels[chosen].reshape(-1, 8, 8, 1).astype(np.uint8)
+    return loaded(Dataset(images, labels[chosen].astype(np.int32), levels=17, classes=10))
+
 
 # Each is (split, directory, image_size, channels) -> Source; every other name is TFDS's.
 DATASETS = {

@@ -31,7 +31,7 @@ def quiet_tfds():
             logger.setLevel(level)
 
 
-def prepare(builder, archive: Archive | None = None) -> None:
+def prepare_builder(builder, archive: Archive | None = None) -> None:
     """Downloads the data set of a TFDS builder and writes it where the builder looks for it.
 
     archive: where and what to fetch; by default the one of that name in ARCHIVES. Data sets that

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from diffusion_jax.data.dataset import Source, choose_split
-from diffusion_jax.data.decoding import MODES, decode_image, encoded
-from diffusion_jax.data.tfds_prepare import prepare, quiet_tfds
+from diffusion_jax.data.decoding import PIL_MODES, decode_image, encoded
+from diffusion_jax.data.tfds_prepare import prepare_builder, quiet_tfds
 from diffusion_jax.errors import UserError
 
 
@@ -48,7 +48,7 @@ def find_prepared_builder(name: str, directory: str):
         return builder
     # Before a long download in vain.
     image_feature(builder)
-    prepare(builder)
+    prepare_builder(builder)
     return find_builder(name, directory)
 
 
@@ -111,7 +111,7 @@ def output_shape(name: str, feature, image_size: int, channels: int) -> tuple[in
     """The shape [h, w, c] that images of a TFDS feature are decoded to."""
     height, width, stored = feature.shape
     channels = channels or stored
-    if feature.np_dtype != np.uint8 or channels not in MODES:
+    if feature.np_dtype != np.uint8 or channels not in PIL_MODES:
         raise UserError(f"{name} has images of {feature.np_dtype.__name__} {list(feature.shape)}")
     if image_size:
         return image_size, image_size, channels

@@ -1,1 +1,1 @@
-"""Devices: sharding over a mesh, compiler options, CPU cores as devices, glibc settings."""
+"""Devices: sharding over a mesh, compiler options and cache, CPU cores as devices, glibc malloc."""

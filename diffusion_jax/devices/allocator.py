@@ -8,7 +8,7 @@ import os
 KEEP = {-4: 0, -1: -1, -2: 2**26}
 # Bytes. glibc learns to keep smaller blocks by itself; blocks larger than the heap of a thread
 # other than the first (64 MiB where pointers have 64 bits) it maps whatever the settings.
-KEPT = range(2**25, 2**26)
+KEPT_BLOCKS = range(2**25, 2**26)
 
 
 def make_room(temporary: int) -> None:
@@ -20,7 +20,7 @@ def make_room(temporary: int) -> None:
     The user's own settings are respected: MALLOC_ variables, or GLIBC_TUNABLES for malloc.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # not in other C libraries
-    if mallopt is not None and temporary in KEPT and not _set_by_user():
+    if mallopt is not None and temporary in KEPT_BLOCKS and not _set_by_user():
         for parameter, value in KEEP.items():
             mallopt(parameter, value)
     give_back()

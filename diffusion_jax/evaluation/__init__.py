@@ -1,0 +1,1 @@
+"""Evaluation: likelihoods of images, finished batches on disk, the report's numbers."""

@@ -83,7 +83,7 @@ def _exactly(function: Callable) -> Any:
     return jax.jit(exact, compiler_options=compiler_options())
 
 
-def bound(
+def bound_measure(
     reverse: ReverseProcess,
     denoise: MakeDenoise,
     levels: int,
@@ -132,7 +132,9 @@ def bound(
     return Measure("bound_dequantised" if dequantised else "bound", run)
 
 
-def trajectory(reverse: ReverseProcess, denoise: MakeDenoise, levels: int, seed: int) -> Measure:
+def trajectory_measure(
+    reverse: ReverseProcess, denoise: MakeDenoise, levels: int, seed: int
+) -> Measure:
     """The bound once more, from one whole trajectory per image: `nats` `[b]`."""
 
     @_exactly
@@ -143,7 +145,9 @@ def trajectory(reverse: ReverseProcess, denoise: MakeDenoise, levels: int, seed:
     return _single("trajectory", nats)
 
 
-def ode(grid: Schedule, denoise: Callable[[Any, Any], Denoise], levels: int, seed: int) -> Measure:
+def ode_measure(
+    grid: Schedule, denoise: Callable[[Any, Any], Denoise], levels: int, seed: int
+) -> Measure:
     """-log of the probability-flow ODE's density over the bins: `nats` `[probes, b]`.
 
     Args:

@@ -17,7 +17,7 @@ def mean_and_error(values: np.ndarray) -> dict[str, float | None]:
     return {"mean": float(np.mean(values)), "stderr": error}
 
 
-def bits_per_dim(bound: Arrays, dims: int) -> dict[str, dict[str, float | None]]:
+def bound_terms(bound: Arrays, dims: int) -> dict[str, dict[str, float | None]]:
     """Total, prior, diffusion and reconstruction, each with its error over images.
 
     Args:
@@ -66,7 +66,7 @@ def per_timestep(bound: Arrays, steps: int, every: int, dims: int) -> list[dict[
     ]
 
 
-def trajectory(bound: Arrays, nats: np.ndarray, dims: int) -> dict[str, Any]:
+def trajectory_check(bound: Arrays, nats: np.ndarray, dims: int) -> dict[str, Any]:
     """The sum check: the same bound from whole trajectories, and the paired difference."""
     unit = dims * math.log(2.0)
     total = bound["prior"] + np.sum(bound["nats"], axis=0, dtype=np.float64)
@@ -76,7 +76,7 @@ def trajectory(bound: Arrays, nats: np.ndarray, dims: int) -> dict[str, Any]:
     }
 
 
-def ode(nats: np.ndarray, bound: Arrays, dims: int, steps: int) -> dict[str, Any]:
+def ode_summary(nats: np.ndarray, bound: Arrays, dims: int, steps: int) -> dict[str, Any]:
     """The ODE's likelihood beside the bound of the same dequantised data, both in bits/dim.
 
     Args:
@@ -92,5 +92,5 @@ def ode(nats: np.ndarray, bound: Arrays, dims: int, steps: int) -> dict[str, Any
         "probes": probes,
         "steps": steps,
         "data": "uniformly dequantised, continuous decoder",
-        "bound": bits_per_dim(bound, dims),
+        "bound": bound_terms(bound, dims),
     }

@@ -132,7 +132,7 @@ def shapes(model: UNet, config: Mapping[str, Any]) -> Params:
     config = completed(config)
     side = 2 ** (len(model.multipliers) - 1)
     image = (*(config["sample_size"] or (side, side)), config["in_channels"])
-    return network.shapes(model, image)
+    return network.parameter_shapes(model, image)
 
 
 def refusal(reason: str) -> UserError:

@@ -1,0 +1,1 @@
+"""Networks; the only files that know Flax."""

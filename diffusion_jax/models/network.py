@@ -17,7 +17,7 @@ def init(model: nn.Module, key: jax.Array, image_shape: tuple[int, ...]) -> Para
     return model.init(key, jnp.zeros((1, *image_shape)), jnp.zeros(1))["params"]
 
 
-def shapes(model: nn.Module, image_shape: tuple[int, ...]) -> Params:
+def parameter_shapes(model: nn.Module, image_shape: tuple[int, ...]) -> Params:
     """The shapes of what `init` draws."""
     return jax.eval_shape(lambda key: init(model, key, image_shape), jax.random.key(0))
 

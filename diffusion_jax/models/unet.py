@@ -113,15 +113,10 @@ class UNet(nn.Module):
                 x = attention(x, f"{level}_attention_{i}")
             return x
 
-        def downsample(x, name):
+        def change_size(x, name, in_block, alone):
             if self.resample_in_blocks:
-                return block(x, x.shape[-1], name, resample=halve)
-            return conv(x.shape[-1], strides=2, dtype=self.dtype, name=name)(x)
-
-        def upsample(x, name):
-            if self.resample_in_blocks:
-                return block(x, x.shape[-1], name, resample=double)
-            return enlarge(x.shape[-1], dtype=self.dtype, name=name)(x)
+                return block(x, x.shape[-1], name, resample=in_block)
+            return alone(x.shape[-1], dtype=self.dtype, name=name)(x)
 
         levels = list(enumerate(self.channels * m for m in self.multipliers))
 
@@ -129,7 +124,7 @@ class UNet(nn.Module):
         skips = [h]
         for level, channels in levels:
             if level > 0:
-                h = downsample(h, f"down_{level}_resample")
+                h = change_size(h, f"down_{level}_resample", halve, partial(conv, strides=2))
                 skips.append(h)
             for i in range(self.blocks):
                 h = stage(h, channels, f"down_{level}", i)
@@ -144,7 +139,7 @@ class UNet(nn.Module):
                 h = jnp.concatenate(materialized([h, skips.pop()]), axis=-1)
                 h = stage(h, channels, f"up_{level}", i)
             if level > 0:
-                h = upsample(h, f"up_{level}_resample")
+                h = change_size(h, f"up_{level}_resample", double, enlarge)
 
         h = nn.swish(GroupNorm(name="norm_out")(h))
         return conv(self.out_channels, kernel_init=ZEROS, name="conv_out")(h)

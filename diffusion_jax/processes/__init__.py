@@ -1,1 +1,1 @@
-"""Several processes that start and end together, and signals."""
+"""Several processes that start and end together; signals."""

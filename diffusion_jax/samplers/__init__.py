@@ -1,0 +1,1 @@
+"""Samplers, the grids they run on, guidance, measurements, and drawing many images."""

@@ -6,7 +6,7 @@ from diffusion_jax.core.moves import Moves
 from diffusion_jax.core.process import VARIANCES
 from diffusion_jax.core.schedules import Schedule
 from diffusion_jax.samplers.base import Plan, Sampler, Stage, interleave
-from diffusion_jax.samplers.linear import Table, linear, table
+from diffusion_jax.samplers.linear import Table, linear_sampler, table
 
 
 def single_stage(moves: Moves, rows: Table) -> Stage:
@@ -33,7 +33,7 @@ def ancestral(variance: str) -> Sampler:
     def plan(grid: Schedule, moves: Moves) -> Plan:
         return Plan(grid, interleave([single_stage(moves, ancestral_table(moves, variance))]))
 
-    return linear(plan)
+    return linear_sampler(plan)
 
 
 def ddim(eta: float) -> Sampler:
@@ -56,4 +56,4 @@ def ddim(eta: float) -> Sampler:
         rows = table(moves.t, xt_weight, [x0_weight], std)
         return Plan(grid, interleave([single_stage(moves, rows)]))
 
-    return linear(plan)
+    return linear_sampler(plan)

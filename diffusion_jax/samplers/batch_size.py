@@ -12,7 +12,7 @@ import jax
 AT_ONCE = 256
 AT_ONCE_ON_CPU = 32
 
-SHARE = 0.9  # of what is free: an allocator's gaps take some
+SHARE_OF_FREE = 0.9  # of what is free: an allocator's gaps take some
 CONTAINER = Path("/sys/fs/cgroup")
 
 
@@ -53,7 +53,7 @@ def _fits(compiled: Callable[[int], Any], n: int, free: float) -> bool:
             raise
         return False
     # Parameters are there already, and images are small. Not every device's compiler tells.
-    return not used or used.temp_size_in_bytes + used.output_size_in_bytes <= SHARE * free
+    return not used or used.temp_size_in_bytes + used.output_size_in_bytes <= SHARE_OF_FREE * free
 
 
 def _own_bytes(stats: dict[str, int]) -> float:

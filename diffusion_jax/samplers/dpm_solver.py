@@ -16,7 +16,7 @@ from diffusion_jax.core.moves import Moves
 from diffusion_jax.core.schedules import Schedule
 from diffusion_jax.samplers.ancestral import single_stage
 from diffusion_jax.samplers.base import Plan, Sampler, interleave
-from diffusion_jax.samplers.linear import linear, table
+from diffusion_jax.samplers.linear import linear_sampler, table
 
 
 def dpmpp_2m() -> Sampler:
@@ -28,7 +28,7 @@ def dpmpp_2m() -> Sampler:
         rows = table(moves.t, moves.end.noise / moves.start.noise, weights)
         return Plan(grid, interleave([single_stage(moves, rows)]))
 
-    return linear(plan, order=2)
+    return linear_sampler(plan, order=2)
 
 
 def dpmpp_sde() -> Sampler:
@@ -43,7 +43,7 @@ def dpmpp_sde() -> Sampler:
         rows = table(moves.t, moves.xt_weight, weights, np.sqrt(moves.posterior_var))
         return Plan(grid, interleave([single_stage(moves, rows)]))
 
-    return linear(plan, order=2)
+    return linear_sampler(plan, order=2)
 
 
 def dpmpp_3m() -> Sampler:
@@ -67,7 +67,7 @@ def dpmpp_3m() -> Sampler:
         rows = table(moves.t, moves.end.noise / moves.start.noise, weights)
         return Plan(grid, interleave([single_stage(moves, rows)]))
 
-    return linear(plan, order=3)
+    return linear_sampler(plan, order=3)
 
 
 class _Past(NamedTuple):

@@ -11,7 +11,7 @@ from diffusion_jax.core.schedules import Schedule, uniform_log_snr
 KARRAS_RHO = 7.0  # Karras et al. 2022, table 1
 
 
-def uniform(schedule: Schedule, steps: int) -> Schedule:
+def uniform_time(schedule: Schedule, steps: int) -> Schedule:
     """Evenly spaced training steps, the last one always among them."""
     return schedule.take(np.rint(np.linspace(schedule.steps - 1, 0, steps)).astype(int)[::-1])
 
@@ -31,7 +31,7 @@ def karras(schedule: Schedule, steps: int) -> Schedule:
 
 
 GRIDS = {
-    "uniform": uniform,
+    "uniform": uniform_time,
     "quadratic": quadratic,
     "log_snr": uniform_log_snr,
     "karras": karras,

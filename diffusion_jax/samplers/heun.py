@@ -7,7 +7,7 @@ import numpy as np
 from diffusion_jax.core.moves import Moves, NoiseLevel, levels, moves
 from diffusion_jax.core.schedules import Schedule
 from diffusion_jax.samplers.base import Plan, Sampler, Stage, interleave
-from diffusion_jax.samplers.linear import linear, table
+from diffusion_jax.samplers.linear import linear_sampler, table
 
 LARGEST_CHURN = math.sqrt(2.0) - 1.0  # Karras et al. 2022, algorithm 2
 
@@ -39,7 +39,7 @@ def edm(churn: float) -> Sampler:
         moved = moves(points, t, s)
         return Plan(points, interleave([_euler(moved), _trapezium(points, moved, follows)]))
 
-    return linear(plan, order=2)
+    return linear_sampler(plan, order=2)
 
 
 def _noisiest(grid: Schedule) -> float:

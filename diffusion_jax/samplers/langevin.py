@@ -10,7 +10,7 @@ from diffusion_jax.core.moves import Moves
 from diffusion_jax.core.schedules import Schedule
 from diffusion_jax.samplers.ancestral import ancestral_table, single_stage
 from diffusion_jax.samplers.base import Plan, Sampler, Stage, interleave
-from diffusion_jax.samplers.linear import linear, table
+from diffusion_jax.samplers.linear import linear_sampler, table
 
 
 def _diffuse(moves: Moves, rate: float, rescale) -> Stage:
@@ -44,7 +44,7 @@ def langevin(langevin_steps: int, langevin_rate: float) -> Sampler:
         clean = single_stage(moves, table(moves.t, 0.0, [1.0]))
         return Plan(grid, interleave([*stages, clean._replace(taken=moves.s < 0)]))
 
-    return linear(plan)
+    return linear_sampler(plan)
 
 
 def predictor_corrector(variance: str, langevin_steps: int, langevin_rate: float) -> Sampler:
@@ -60,7 +60,7 @@ def predictor_corrector(variance: str, langevin_steps: int, langevin_rate: float
         prediction = single_stage(moves, ancestral_table(moves, variance))
         return Plan(grid, interleave([*corrections, prediction]))
 
-    return linear(plan)
+    return linear_sampler(plan)
 
 
 def _check(steps: int, rate: float) -> None:

@@ -57,7 +57,7 @@ def table(
     return Table(t, full(xt_weight), full(last_weight), weights, full(std), full(span))
 
 
-def linear(plan: Callable[[Schedule, Moves], Plan], order: int = 1) -> Sampler:
+def linear_sampler(plan: Callable[[Schedule, Moves], Plan], order: int = 1) -> Sampler:
     """The sampler of a plan whose tables have `order` clean images."""
 
     def init(x):

@@ -1,0 +1,1 @@
+"""Training: state, step, optimizer, loop, history, hooks, and what is reported."""

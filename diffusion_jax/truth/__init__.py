@@ -1,1 +1,1 @@
-"""What is known exactly: mixtures, densities on a grid, entropies, the bookkeeping of the bound."""
+"""What is known exactly: mixtures, grids of densities, entropies, the bookkeeping of the bound."""

@@ -68,7 +68,7 @@ def rate_distortion(path: Path, rate: Sequence[float], distortion: Sequence[floa
     _save(path, draw)
 
 
-def training(path: Path, images: Sequence[int], losses: Sequence[float]) -> None:
+def loss_curve(path: Path, images: Sequence[int], losses: Sequence[float]) -> None:
     """Training losses against the images seen so far."""
 
     def draw(axes: Axes) -> None:

@@ -48,7 +48,7 @@ class FinishedBatches:
         shutil.rmtree(self._folder)
 
 
-class Progress(Protocol):
+class ProgressDisplay(Protocol):
     """Where a person sees how far it is."""
 
     def __call__(self, done: float) -> None:
@@ -60,12 +60,12 @@ class Progress(Protocol):
         ...
 
 
-def measured(
+def measure_in_batches(
     measure: Measure,
     params: Any,
     batches: Iterable[tuple[int, ImageBatch]],
     finished: FinishedBatches,
-    progress: Progress,
+    progress: ProgressDisplay,
 ) -> dict[str, np.ndarray]:
     """One measure over all images; batches that a stopped evaluation finished are read back.
 

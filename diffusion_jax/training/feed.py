@@ -1,0 +1,57 @@
+"""The host's side of the data: `(step) -> Batch`, a pure function of the seed and the step.
+
+A batch is this process's share of the whole: of n equal slices, process k takes the k-th.
+"""
+
+from collections.abc import Callable
+from contextlib import ExitStack
+
+import jax
+import numpy as np
+
+from diffusion_jax.data.batches import batch_indices
+from diffusion_jax.data.dataset import Dataset, Source
+from diffusion_jax.data.stream import BatchStream
+from diffusion_jax.training.step import Batch
+
+
+def in_memory(dataset: Dataset, seed: int, batch_size: int) -> Callable[[int], Batch]:
+    """Serve the batch of any step from images in memory.
+
+    Args:
+        batch_size: of the whole batch, over all processes.
+    """
+    own = _own_share(batch_size)
+    position = np.arange(batch_size, dtype=np.int32)[own]
+
+    def batch(step: int) -> Batch:
+        index = batch_indices(seed, step, batch_size, len(dataset.images))[own]
+        return Batch(dataset.images[index], dataset.labels[index], position)
+
+    return batch
+
+
+def streamed(
+    source: Source, seed: int, batch_size: int, first: int, workers: int, stack: ExitStack
+) -> Callable[[int], Batch]:
+    """Serve the same batches, read while training goes on: steps from `first` on, in order.
+
+    Args:
+        batch_size: of the whole batch, over all processes.
+        workers: processes that read; 0 reads in threads of this one.
+        stack: stops reading when it is closed.
+    """
+    own = _own_share(batch_size)
+    stream = BatchStream(source, seed, batch_size, own, first, workers)
+    stack.callback(stream.close)
+    position = np.arange(batch_size, dtype=np.int32)[own]
+
+    def batch(step: int) -> Batch:
+        return Batch(*next(stream), position)
+
+    return batch
+
+
+def _own_share(batch_size: int) -> slice:
+    share = batch_size // jax.process_count()
+    return slice(jax.process_index() * share, (jax.process_index() + 1) * share)
