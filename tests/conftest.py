@@ -1,6 +1,9 @@
 """What every test shares: four fake CPU devices, a compilation cache, a hurried compiler."""
 
 import os
+import platform
+import re
+from functools import cache
 from pathlib import Path
 
 CACHE = Path(__file__).parent.parent / ".cache" / "jax"
@@ -32,6 +35,30 @@ LONG = (
 
 def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: item.path.stem not in LONG)
+
+
+def pytest_runtest_setup(item):
+    if item.get_closest_marker("pinned") and (why := unlike_the_pinned()):
+        pytest.skip(why)
+
+
+@cache
+def unlike_the_pinned():
+    """Say how this machine differs from those that `pinned` tests were written on."""
+    lock = (Path(__file__).parent.parent / "requirements.lock").read_text()
+    versions = re.findall(r"^jax==([\d.]+)", lock, re.MULTILINE)
+    wanted = {
+        "jax": (jax.__version__, versions),
+        "platform": (jax.default_backend(), ["cpu"]),
+        "processor": (platform.machine(), ["x86_64"]),
+        "C library": (platform.libc_ver()[0], ["glibc"]),
+    }
+    differ = [
+        f"{name} is {here or 'another'}, not {' or '.join(known)}"
+        for name, (here, known) in wanted.items()
+        if here not in known
+    ]
+    return "; ".join(differ)
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ print(before - process_memory.resident_bytes())
 """
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="glibc's allocator")
+@pytest.mark.pinned
 def test_what_is_free_between_other_blocks_is_given_back():
     ran = subprocess.run([sys.executable, "-c", HEMMED], capture_output=True, text=True, check=True)
     assert int(ran.stdout) > 200 * 2**20  # of 256 MiB, of which every 64th block stays
@@ -60,7 +60,7 @@ def calls(**more):
     return map(int, ran.stdout.split())
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="glibc's allocator")
+@pytest.mark.pinned
 def test_a_small_steps_temporary_memory_is_mapped_once():
     """It is 40 MiB: 10,240 pages, each a fault in every call if they were given back.
 

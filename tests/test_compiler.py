@@ -8,7 +8,7 @@ import pytest
 from diffusion_jax.devices import compiler
 
 
-@pytest.mark.skipif(jax.default_backend() != "cpu", reason="the options are a CPU's")
+@pytest.mark.pinned
 def test_the_compiler_takes_its_options():
     """If a new JAX no longer does, training still runs, slower: here it is noticed."""
     assert compiler.compiler_options() == compiler.OPTIONS["cpu"]

@@ -108,7 +108,7 @@ def test_derivatives_along_a_direction_equal_the_plain_form():
     assert np.linalg.norm(found - expected) < 1e-5 * np.linalg.norm(expected)
 
 
-@pytest.mark.skipif(jax.default_backend() != "cpu", reason="a library's products are not counted")
+@pytest.mark.pinned
 def test_a_gradient_is_not_computed_for_the_zeros_around():
     kernel = jnp.ones((2, 2, X.shape[-1], 20))
 

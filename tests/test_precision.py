@@ -94,6 +94,7 @@ def equations(jaxpr):
             yield from equations(getattr(each, "jaxpr", each))
 
 
+@pytest.mark.pinned
 def test_bfloat16_numbers_are_only_multiplied_added_and_moved():
     """So norms, the softmax's exponentials and sums, sines and swishes are float32."""
     model = UNet(1, **settings(model__dtype="bfloat16", model__scale_shift_norm=True).model)
@@ -133,6 +134,7 @@ def test_parameters_gradients_and_optimiser_stay_float32():
         assert leaf.dtype in (jnp.float32, jnp.int32)
 
 
+@pytest.mark.pinned
 def test_recomputing_blocks_gives_the_same_in_less_memory(monkeypatch):
     model = UNet(1, channels=8, multipliers=(1,), blocks=1, attention_resolutions=())
     params = drawn(model)

@@ -75,14 +75,14 @@ def test_loss_and_gradient_are_those_of_the_plain_layers(gradients, wrap):
     assert difference <= 1e-6 * optax.tree.norm(grads)
 
 
-@pytest.mark.skipif(jax.default_backend() != "cpu", reason="measured on a CPU's compiler")
+@pytest.mark.pinned
 def test_the_more_is_computed_again_the_less_is_kept(gradients):
     used = [gradients[wrap][0].memory_analysis().temp_size_in_bytes for wrap in gradients]
     assert used[1] < 0.9 * used[0]
     assert used[2] < 0.9 * used[1]
 
 
-@pytest.mark.skipif(jax.default_backend() != "cpu", reason="the order is a CPU's")
+@pytest.mark.pinned
 def test_an_update_copies_neither_parameters_nor_moments():
     side = 1024
 

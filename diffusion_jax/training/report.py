@@ -4,7 +4,9 @@ import importlib.util
 import json
 import math
 import os
+import socket
 import time
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import IO, Any
@@ -45,7 +47,9 @@ class MetricsWriter:
                 self._write_events()
             self._size = self._path.stat().st_size
         except OSError as error:
-            self._events = None  # a record may be torn: the next ones go to a new file
+            if self._events is not None:
+                self._events.close()  # its last record may be torn: the next ones go to a new file
+                self._events = None
             return error.strerror or str(error)
         self._waiting.clear()
         return None
@@ -120,19 +124,22 @@ def events_available() -> bool:
 class Events:
     """A new file of events under `folder`; what older files say from `step` on is void.
 
-    tensorboardX's own SummaryWriter writes in a thread: on a full disk the thread dies, and the
-    program then waits for it for ever. Here the caller hears of it.
+    tensorboardX's SummaryWriter writes in a thread: on a full disk the thread dies, and the program
+    then waits for it forever. Here the caller gets the error.
     """
 
     def __init__(self, folder: Path, step: int):
-        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.record_writer import RecordWriter
 
         folder.mkdir(exist_ok=True)
-        self._writer = EventsWriter(str(folder / "events"), f".{time.time_ns()}")
+        now = time.time_ns()
+        name = f"events.out.tfevents.{now // 10**9}.{socket.gethostname()}.{now}"
+        self._records = RecordWriter(str(folder / name))
+        self._add(0, file_version="brain.Event:2")
         self._add(step, session_log={"status": "START"})
 
     def write(self, step: int, values: dict[str, float]) -> None:
-        """One step's numbers."""
+        """Write one step's numbers."""
         from tensorboardX.proto.summary_pb2 import (
             Summary,  # pyright: ignore[reportAttributeAccessIssue]
         )
@@ -146,12 +153,13 @@ class Events:
         event = event_pb2.Event(  # pyright: ignore[reportAttributeAccessIssue]
             wall_time=time.time(), step=step, **content
         )
-        self._writer.write_event(event)
+        self._records.write(event.SerializeToString())
 
     def flush(self) -> None:
         """Hand everything to the operating system."""
-        self._writer.flush()
+        self._records.flush()
 
     def close(self) -> None:
-        """Close the file."""
-        self._writer.close()
+        """Close the file, also where a full disk does not take what is left."""
+        with suppress(OSError):
+            self._records.close()
