@@ -7,11 +7,12 @@ PY := $(VENV)/bin/python
 PEERS := $(VENV)-peers
 
 .DEFAULT_GOAL := help
-.PHONY: help train test faults lint types peers parity bench accelerator-check notebook lock
+.PHONY: help train test test-fast faults lint types peers parity bench accelerator-check notebook lock
 
 help:
 	@echo "make train   train the digits and sample from them (about 4 minutes on 2 CPU cores)"
 	@echo "make test    run the test suite"
+	@echo "make test-fast   the same without what trains or starts processes (about 5 minutes)"
 	@echo "make faults  the whole fault table: 20 kills, full disks, damage (about 10 minutes)"
 	@echo "make parity  compare samplers and network with diffusers', installed beside (CPU build of torch)"
 	@echo "make bench   time everything beside PyTorch's networks, on the digits (about 20 minutes)"
@@ -26,6 +27,9 @@ train: $(VENV)/ready
 
 test: $(VENV)/ready
 	$(PY) -m pytest
+
+test-fast: $(VENV)/ready
+	$(PY) -m pytest -m "not faults and not long"
 
 faults: $(VENV)/ready
 	HYPOTHESIS_PROFILE=faults $(PY) -m pytest -m "faults or not faults" tests/test_faults*.py \

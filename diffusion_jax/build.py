@@ -1,6 +1,6 @@
 """Configuration to objects: the only place where a name in a config becomes code.
 
-Names and ranges are those that `checks.check` let through.
+Names and ranges are those that `config.check` accepts.
 """
 
 import inspect
@@ -178,7 +178,7 @@ class Training(NamedTuple):
     """What a run trains with.
 
     init: `(key) -> state`, a fresh one, jitted.
-    make_step: `(axis_name=, whole=) -> step`, as `training.devices.data_parallel` takes it.
+    make_step: `(axis_name=, whole=) -> step`, as `devices.sharding.data_parallel` takes it.
     """
 
     init: Any

@@ -21,7 +21,8 @@ import pytest  # noqa: E402
 
 jax.config.update("jax_default_matmul_precision", "highest")
 
-# These begin, so that in the end no worker is left alone with a long file.
+# These train or start processes. They come first, so that in the end no worker is left alone with a
+# long file; `make test-fast` leaves them out.
 LONG = (
     "test_commands",
     "test_faults",
@@ -33,8 +34,12 @@ LONG = (
 )
 
 
+@pytest.hookimpl(tryfirst=True)  # before `-m` chooses by markers
 def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: item.path.stem not in LONG)
+    for item in items:
+        if item.path.stem in LONG:
+            item.add_marker("long")
 
 
 def pytest_runtest_setup(item):
