@@ -1,4 +1,4 @@
-"""Likelihood of a split: python evaluate.py --workdir=runs/digits --split=test [--every=8]"""
+"""Evaluate a split: python evaluate.py --workdir=runs/digits --split=test [--every=8]"""
 
 from diffusion_jax.commands.arguments import run
 from diffusion_jax.commands.evaluate import main

@@ -1,8 +1,8 @@
 """CelebA faces, centre crop, 64x64.
 
 Command: python train.py --config=configs/celeba64.py --config.data.dir=FOLDER
-FOLDER holds the aligned images as files (for example img_align_celeba/*.jpg), best below `train`
-and `test`; see "Data" in the README.
+FOLDER holds the aligned images as files (for example img_align_celeba/*.jpg), preferably in
+subfolders `train` and `test`; see "Data" in the README.
 Hardware: a TPU v3-8 or a large GPU. Time and result: not yet measured.
 """
 
@@ -12,7 +12,7 @@ from configs import image_folder
 
 
 def get_config() -> ConfigDict:
-    """Five levels down to 4x4, with attention at 16x16."""
+    """Return a config with five levels down to 4x4, and attention at 16x16."""
     config = image_folder.get_config()
     config.name = "celeba64"
     config.model.update({"multipliers": (1, 2, 2, 2, 4)})

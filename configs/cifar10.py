@@ -45,5 +45,5 @@ VARIANTS = {
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    """The paper's recipe, which is the default of every key, or one of `VARIANTS`."""
+    """Return the paper's recipe, which is the default of every key, or one of `VARIANTS`."""
     return default.change(default.get_config(), VARIANTS, variant)

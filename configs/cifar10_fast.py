@@ -1,8 +1,8 @@
-"""CIFAR-10 in a given time: DDPM's network in bfloat16, a plan stretched to the minutes there are.
+"""CIFAR-10 in a given time: DDPM's network in bfloat16, with a plan scaled to fit that time.
 
 Command: python train.py --config=configs/cifar10_fast.py --config.train.minutes=8
-Hardware: one large GPU or a TPU. The number of steps follows from the speed of the first ones;
-warm-up, cosine, saves and the average keep their shares of it. For a number of steps instead:
+Hardware: one large GPU or a TPU. The number of steps follows from the speed of a few steps;
+warm-up, cosine decay, saves and the average scale with it. To set the number of steps instead:
 --config.train.minutes=0 --config.train.steps=N.
 Result: not yet measured.
 """
@@ -13,14 +13,14 @@ from configs import default
 
 
 def get_config() -> ConfigDict:
-    """The paper's network on a log-SNR schedule, without dropout; 50 calls an image."""
+    """Return the paper's network on a log-SNR schedule, without dropout; 50 calls per image."""
     config = default.get_config()
     config.name = "cifar10_fast"
     config.schedule.name = "log_snr"
     config.model.update({"dtype": "bfloat16", "dropout": 0.0})
     config.optimizer.update({"learning_rate": 4e-4, "warmup_steps": 500, "decay": "cosine"})
     config.ema.decay = 0.995
-    # The plan that is stretched. No grids on the way: their program takes long to compile.
+    # The plan to be scaled. No sample grids during training: they take long to compile.
     config.train.update({"minutes": 25.0, "steps": 10_000, "save_every": 2000, "sample_every": 0})
     config.train.batch_size = 256
     config.sample.update({"sampler": "dpmpp_2m", "steps": 50, "grid": "log_snr"})

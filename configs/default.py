@@ -1,4 +1,4 @@
-"""Every key there is, with the values of DDPM's CIFAR-10 recipe (Ho et al. 2020, appendix B).
+"""All keys, with the values of DDPM's CIFAR-10 recipe (Ho et al. 2020, appendix B).
 
 The other files start from this one. Keys are locked: a misspelt one is an error.
 """
@@ -8,7 +8,7 @@ from ml_collections.config_dict import placeholder
 
 
 def get_config() -> ConfigDict:
-    """The full tree of keys; see `docs/configuration.md` for what each does."""
+    """Return the full tree of keys; see `docs/configuration.md` for what each does."""
     return ConfigDict(
         {
             "name": "cifar10",
@@ -101,7 +101,7 @@ def get_config() -> ConfigDict:
 
 
 def change(config: ConfigDict, variants: dict[str, dict], variant: str) -> ConfigDict:
-    """Apply one of a file's variants to its configuration and name it so; none is no change."""
+    """Apply a variant to a configuration and add it to its name; '' changes nothing."""
     if variant:
         if variant not in variants:
             raise ValueError(f"no variant '{variant}'; there are: {', '.join(variants)}")

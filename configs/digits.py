@@ -9,8 +9,8 @@ from ml_collections import ConfigDict
 
 from configs import default
 
-# Variants: of classes, for guidance; and NCSN (Song & Ermon 2019): ten noise levels, the score,
-# annealed Langevin dynamics.
+# Variants: class-conditional, for guidance; and NCSN (Song & Ermon 2019), with ten noise levels,
+# score prediction and annealed Langevin dynamics.
 VARIANTS = {
     "conditional": {"model": {"classes": 10}, "train": {"label_dropout": 0.1}},
     "ncsn": {
@@ -29,7 +29,7 @@ VARIANTS = {
 
 
 def get_config(variant: str = "") -> ConfigDict:
-    """A U-Net of 0.7M parameters; settings chosen on a fifth of the training split."""
+    """Return a U-Net of 0.7M parameters, with settings chosen on a fifth of the training split."""
     config = default.get_config()
     config.name = "digits"
     config.data.update({"name": "digits", "channels": 1, "flip": False})

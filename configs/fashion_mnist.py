@@ -10,7 +10,7 @@ from configs import mnist
 
 
 def get_config() -> ConfigDict:
-    """MNIST's recipe; unlike digits, clothes may be mirrored."""
+    """Return MNIST's recipe with flips: unlike digits, clothes may be mirrored."""
     config = mnist.get_config()
     config.name = config.data.name = "fashion_mnist"
     config.data.flip = True

@@ -10,7 +10,10 @@ from configs import default
 
 
 def get_config() -> ConfigDict:
-    """Another size: --config.data.image_size=32; greyscale: --config.data.channels=1."""
+    """Return the default recipe for 64x64 RGB images.
+
+    For another size add --config.data.image_size=32, for greyscale --config.data.channels=1.
+    """
     config = default.get_config()
     config.name = "image_folder"
     config.data.update({"name": "image_folder", "image_size": 64})

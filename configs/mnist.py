@@ -1,7 +1,7 @@
 """MNIST, 28x28 in 256 grey levels, with a U-Net of 9.1M parameters.
 
 Command: python train.py --config=configs/mnist.py [--config.data.dir=FOLDER]
-Hardware: any GPU or TPU; on a CPU take fewer channels (--config.model.channels=32).
+Hardware: any GPU or TPU; on a CPU use fewer channels (--config.model.channels=32).
 Time and result: not yet measured.
 """
 
@@ -11,7 +11,7 @@ from configs import default
 
 
 def get_config() -> ConfigDict:
-    """28 divides twice by two, so there are three levels, with attention at 7x7."""
+    """Return a config with three levels, from 28x28 to 7x7, and attention at 7x7."""
     config = default.get_config()
     config.name = "mnist"
     config.data.update({"name": "mnist", "channels": 1, "flip": False})

@@ -1,3 +1,3 @@
-"""Denoising diffusion probabilistic models in JAX and Flax, proven term by term."""
+"""Denoising diffusion probabilistic models in JAX and Flax, verified term by term."""
 
 __version__ = "0.1.0"

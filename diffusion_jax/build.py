@@ -1,6 +1,6 @@
-"""Configuration to objects: the only place where a name in a config becomes code.
+"""Build objects from a configuration: the only place where a name in a config becomes code.
 
-Names and ranges are those that `config.check` accepts.
+The configuration must have passed `config.check.check`.
 """
 
 import inspect
@@ -32,14 +32,14 @@ PAPER_STEPS = 1000  # the network's time is t * 1000 / T: 0 .. 999 for the paper
 
 
 class Guidance(NamedTuple):
-    """How far, and between which times, the output moves away from the one without a class."""
+    """The guidance scale, and the interval of times in which guidance acts."""
 
     scale: float
     interval: tuple[float, float]
 
 
 class Diffusion(NamedTuple):
-    """What a run diffuses with: everything but parameters and data.
+    """The diffusion model of a run: everything but parameters and data.
 
     network: `(params, x, time, label, dropout_keys) -> output`; the last two may be None. Its
         parameters are those that `init` draws, the small ones packed into one array.
@@ -53,7 +53,7 @@ class Diffusion(NamedTuple):
     network: Callable
 
     def init(self, key: jax.Array):
-        """Fresh parameters, packed as `network` takes them."""
+        """Draw new parameters, packed as `network` takes them."""
         return pack(network.init(self.model, key, self.data.shape))
 
     def denoise(
@@ -64,9 +64,9 @@ class Diffusion(NamedTuple):
         grid: Schedule | None = None,
         guidance: "Guidance | None" = None,
     ) -> Denoise:
-        """The denoiser of these parameters, labels `[b]` closed over, dropout off.
+        """Return the denoiser with these parameters and labels `[b]`, without dropout.
 
-        Its t counts along `grid`, by default the training steps.
+        Its t indexes `grid`, by default the training steps.
         """
         meaning = self.meaning if grid is None else self.meaning.on(grid)
 
@@ -82,13 +82,13 @@ class Diffusion(NamedTuple):
 
 
 def source(config: Config, split: str | None = None) -> Source:
-    """A split of the configured data set, by default the one to train on; perhaps not yet read."""
+    """Open a split of the configured data set, by default the training split."""
     data = config.data
     return open_source(data.name, split or data.split, data.dir, data.image_size, data.channels)
 
 
 def schedule(config: Config, levels: int) -> Schedule:
-    """The configured noise schedule for data of this number of levels.
+    """Build the configured noise schedule for data of this number of levels.
 
     Raises:
         UserError: its numbers are out of range.
@@ -101,20 +101,20 @@ def schedule(config: Config, levels: int) -> Schedule:
 
 
 def call(function: Callable, settings: dict[str, Any]):
-    """Call a table's entry with those settings that it has arguments for."""
+    """Call a function with those settings that it has arguments for."""
     wanted = inspect.signature(function).parameters
     return function(**{key: value for key, value in settings.items() if key in wanted})
 
 
 def diffusion(config: Config, data: DataSpec) -> Diffusion:
-    """Schedule, prediction and network for data of this shape.
+    """Build schedule, prediction and network for data of this shape.
 
     Raises:
         UserError: a size does not fit, the classes do not match the data.
     """
     if config.model.classes not in (0, data.classes):
         raise UserError(
-            f"config.model.classes is {config.model.classes}, the data has {data.classes}; "
+            f"config.model.classes is {config.model.classes}, but the data has {data.classes}; "
             f"set it to {data.classes} or 0"
         )
     noising = schedule(config, data.levels)
@@ -143,12 +143,12 @@ def _network(model: UNet, image_shape: tuple[int, ...], steps: int) -> Callable:
 
 
 def timesteps(config: Config, diffusion: Diffusion) -> Timesteps:
-    """How training draws t."""
+    """Return how training draws t."""
     return TIMESTEPS[config.timesteps](diffusion.schedule.steps)
 
 
 def loss(config: Config, diffusion: Diffusion) -> Loss:
-    """The configured training loss `(params, memory, step, batch) -> (scalar, Losses)`."""
+    """Build the configured training loss `(params, memory, step, batch) -> (scalar, Losses)`."""
     return make_loss(
         Model(diffusion.meaning, diffusion.reverse, config.weight, diffusion.data.levels),
         config.loss,
@@ -163,7 +163,7 @@ def loss(config: Config, diffusion: Diffusion) -> Loss:
 
 
 def about(config: Config, diffusion: Diffusion) -> dict[str, str]:
-    """What a run's parameters mean, in words that its checkpoints keep."""
+    """Describe what a run's parameters mean, for comparison with saved checkpoints."""
     steps = diffusion.schedule.steps
     some = diffusion.schedule.log_snr[np.linspace(0, steps - 1, 5).astype(int)]
     return {
@@ -175,9 +175,9 @@ def about(config: Config, diffusion: Diffusion) -> dict[str, str]:
 
 
 class Training(NamedTuple):
-    """What a run trains with.
+    """The initial state and the step of a run's training.
 
-    init: `(key) -> state`, a fresh one, jitted.
+    init: `(key) -> initial state`, jitted.
     make_step: `(axis_name=, whole=) -> step`, as `devices.sharding.data_parallel` takes it.
     """
 
@@ -186,7 +186,7 @@ class Training(NamedTuple):
 
 
 def training(config: Config, diffusion: Diffusion) -> Training:
-    """Loss, optimiser and average of the configuration."""
+    """Build initial state and step from the configured loss, optimiser and average."""
     part = config.optimizer
     decay = optimizers.DECAYS[part.decay]
     rate = optimizers.learning_rate(

@@ -1,4 +1,4 @@
-"""Configuration to a way of drawing images; names and ranges are those that passed `checks`."""
+"""Build a sampling method from a configuration that has passed `config.check.check`."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -20,10 +20,10 @@ from diffusion_jax.samplers.sample import SAMPLERS, prior_sample
 
 @dataclass(frozen=True, eq=False)
 class Steering:
-    """What the images are to be, beyond samples of the run.
+    """Constraints on the images to draw.
 
     label: the class of every image; None gives image i the class i mod classes.
-    source: an image `[h, w, c]` in [-1, 1] to start from, noised to `strength` of the time.
+    source: an image `[h, w, c]` in [-1, 1] to start from, noised to t = `strength` (T - 1).
     known, seen: an image, and a mask that is 1 where the result has to agree with it.
     """
 
@@ -35,10 +35,10 @@ class Steering:
 
 
 def method(config: Config, diffusion: Diffusion, steering: Steering = Steering()) -> Method:
-    """Sampling as the configuration says, steered.
+    """Build the configured sampling method, with this steering.
 
     Raises:
-        UserError: steps or strength leave nothing to do, the class does not exist.
+        UserError: the strength leaves no steps, or the class does not exist.
     """
     grid = _grid(config, diffusion, steering.strength)
     sampler = _sampler(config, steering)
@@ -57,7 +57,7 @@ def method(config: Config, diffusion: Diffusion, steering: Steering = Steering()
 
 
 def steps(config: Config, diffusion: Diffusion) -> int:
-    """How many steps a sampler takes unless told otherwise: never more than T."""
+    """Return the configured number of sampling steps, at most T; 0 in the config means T."""
     most = diffusion.schedule.steps
     return min(config.sample.steps or most, most)
 

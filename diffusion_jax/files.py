@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all."""
+"""Atomic file writes."""
 
 import os
 from collections.abc import Iterator
@@ -9,10 +9,10 @@ from typing import IO, Any
 
 @contextmanager
 def replacing(path: Path, mode: str = "w", durable: bool = False) -> Iterator[IO[Any]]:
-    """Open a file beside `path` that takes its place when all was written, and never before.
+    """Open a temporary file beside `path` that replaces it only when all has been written.
 
     Args:
-        durable: wait until the content would outlast a loss of power.
+        durable: wait until the content would survive a power failure.
     """
     part = path.with_name(path.name + ".part")
     try:
@@ -30,7 +30,7 @@ def replacing(path: Path, mode: str = "w", durable: bool = False) -> Iterator[IO
 
 
 def sync_folder(folder: Path) -> None:
-    """Wait until the names in a folder would outlast a loss of power."""
+    """Wait until the file names in a folder would survive a power failure."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -19,7 +19,7 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "ml-collection
 
 
 class Run(NamedTuple):
-    """A run read back: all that sampling and evaluation need to know."""
+    """A run read from its folder: all that sampling and evaluation need."""
 
     folder: Path
     config: Config
@@ -27,12 +27,12 @@ class Run(NamedTuple):
 
     @property
     def checkpoints(self) -> Path:
-        """Where the run's checkpoints are."""
+        """The folder of the run's checkpoints."""
         return self.folder / "checkpoints"
 
 
 def check_writable(folder: Path) -> None:
-    """Look, before anything expensive, whether `folder` can be written or made.
+    """Check, before anything expensive, that `folder` can be written or created.
 
     Raises:
         UserError: it cannot.
@@ -43,7 +43,7 @@ def check_writable(folder: Path) -> None:
 
 
 def lock(folder: Path) -> IO[str]:
-    """Make the folder this process's own until the file returned is closed, or the process ends.
+    """Lock the folder for this process until the returned file is closed or the process ends.
 
     Raises:
         UserError: another process trains there, or the folder cannot be written.
@@ -64,7 +64,7 @@ def lock(folder: Path) -> IO[str]:
             "wait for it or choose another --workdir"
         ) from None
     except OSError:
-        return file  # a file system without locks: two trainers at once are the user's to avoid
+        return file  # a file system without locks: users must not train twice at once
     try:
         os.ftruncate(file.fileno(), 0)
         os.write(file.fileno(), f"{os.getpid()} on {socket.gethostname()}".encode())
@@ -75,7 +75,7 @@ def lock(folder: Path) -> IO[str]:
 
 
 def check_same(folder: Path, config: Config, data: DataSpec, images: int) -> None:
-    """Look whether an old run in `folder` is one of this configuration and of such data.
+    """Check that an existing run in `folder` has this configuration and data.
 
     Raises:
         UserError: it is not.
@@ -95,7 +95,7 @@ def check_same(folder: Path, config: Config, data: DataSpec, images: int) -> Non
         changed.append(f"the data's number of images ({before} -> {images})")
     if changed:
         raise UserError(
-            f"{folder} holds a run of another config: {', '.join(changed)}; "
+            f"{folder} holds a run with another config: {', '.join(changed)}; "
             "choose another --workdir"
         )
 
@@ -108,7 +108,7 @@ def begin(
     step: int,
     paced_steps: int | None = None,
 ) -> Run:
-    """Write what the run is, and add this session, which starts after `step` updates, to its list.
+    """Write config.json, and add this session, which starts after `step` updates, to its list.
 
     Args:
         paced_steps: the number of steps that `train.minutes` was found to allow.
@@ -142,7 +142,7 @@ def paced_steps(folder: Path) -> int:
     """Return the number of steps that `train.minutes` set when the run began.
 
     Raises:
-        UserError: config.json is damaged or does not say.
+        UserError: config.json is damaged or lacks the number.
     """
     path = folder / "config.json"
     steps = _read(path).get("paced_steps")
@@ -166,7 +166,7 @@ def read(folder: Path) -> Run:
     try:
         config = configs.from_json(record["config"])
     except (ValueError, LookupError, TypeError, AttributeError) as error:
-        raise _damaged(path, f"its config has keys that none can have ({error})") from error
+        raise _damaged(path, f"its config has invalid keys ({error})") from error
     return Run(folder, config, _spec(record))
 
 
@@ -189,13 +189,13 @@ def _is_spec(data: dict) -> bool:
 def _read(path: Path) -> dict:
     try:
         record = json.loads(path.read_text())
-        json.dumps(record, allow_nan=False)  # Python reads more than it may write
+        json.dumps(record, allow_nan=False)  # refuses NaN and infinity, which Python reads
         whole = isinstance(record["config"], dict) and isinstance(record["sessions"], list)
         paced = record.get("paced_steps")
         counted = paced is None or (type(paced) is int and paced > 0)
         if whole and counted and _is_spec(record["data"]):
             return {**record, "config": configs.with_added_keys(record["config"])}
-        reason = "values are not what they were"
+        reason = "some values are invalid"
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
     raise _damaged(path, reason)
@@ -206,7 +206,7 @@ def _damaged(path: Path, reason: str) -> UserError:
 
 
 def versions() -> dict[str, str | None]:
-    """Of the packages that results depend on."""
+    """Return the versions of the packages that results depend on."""
     return {name: _version(name) for name in PACKAGES}
 
 

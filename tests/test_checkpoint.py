@@ -102,10 +102,13 @@ def test_another_tree_is_named_by_its_first_difference(tiny, tmp_path):
 
     wide = wrong(Tiny(model__channels=16).state())
     assert "of another network or optimiser: params/" in wide
-    assert "params/condition/time_1/kernel is missing there and float32[64, 64] here" in wide
+    assert (
+        "params/condition/time_1/kernel is missing in the checkpoint and float32[64, 64] now"
+        in wide
+    )
     assert "params/small is float32[" in wrong(Tiny(model__scale_shift_norm=True).state())
     without = state._replace(opt_state=state.opt_state[1:])
-    assert "opt_state/0/0/count is missing there and int32[] here" in wrong(without)
+    assert "opt_state/0/0/count is missing in the checkpoint and int32[] now" in wrong(without)
     half = state._replace(ema=jax.tree.map(lambda a: a.astype(np.float16), state.ema))
     assert "is float32" in wrong(half)
     assert "float16" in wrong(half)
@@ -158,7 +161,7 @@ def test_damage_is_found_and_the_newest_good_step_used(tiny, tmp_path, kind):
     checkpoints = Checkpoints(tmp_path, {}, warn=said.append)
     assert checkpoints.latest() == 3
     assert len(said) == 1
-    assert said[0].startswith(f"checkpoint 6 in {tmp_path} is damaged and left out: ")
+    assert said[0].startswith(f"checkpoint 6 in {tmp_path} is damaged and skipped: ")
     with pytest.raises(UserError, match=r"checkpoint 6 in .* is damaged"):
         checkpoints.find(6)
     assert checkpoints.restore_ema(None, tiny.state().ema).step == 3

@@ -165,8 +165,8 @@ BAD = {
     "unknown data set": (train("W", data__name="digitz"), "unknown data set 'digitz'; known: "),
     "unknown schedule": (train("W", schedule__name="x"), "config.schedule.name 'x'; known: "),
     "unknown prediction": (train("W", prediction="x"), "config.prediction 'x'; known: "),
-    "batch": (train("W", train__batch_size=6), "6 does not divide by the 4 devices"),
-    "image size": (train("W", model__multipliers="1,1,1,1,1"), "8x8 does not divide by 16"),
+    "batch": (train("W", train__batch_size=6), "6 is not divisible by the 4 devices"),
+    "image size": (train("W", model__multipliers="1,1,1,1,1"), "8x8 is not divisible by 16"),
     "unknown flag": ([*train("W"), "--wrkdir=3"], "unrecognized arguments: --wrkdir=3"),
     "value missing": ([*train("W"), "--config.seed"], "--config.seed has no value"),
     "no image folder": (

@@ -72,9 +72,7 @@ def test_a_download_that_is_not_the_published_one(tmp_path):
     with served({file: files[file][:-1]}) as url:
         line = failure("cifar10", tmp_path / "data", dataclasses.replace(archive, url=url))
     size = len(files[file]) - 1
-    assert (
-        line == f"{url}{file} came incomplete or altered ({size} bytes, wrong SHA-256); try again"
-    )
+    assert line == f"{url}{file} is incomplete or altered ({size} bytes, wrong SHA-256); try again"
 
 
 @pytest.mark.parametrize("name", ["cifar10", "mnist"])
@@ -165,7 +163,7 @@ def test_data_sets_that_take_tensorflow_say_so(tmp_path):
 
     line = own_failure(tmp_path / "data", {}, examples())
     assert line == (
-        f"TFDS data set 'own_images' cannot be prepared in {tmp_path / 'data'}: that takes "
+        f"TFDS data set 'own_images' cannot be prepared in {tmp_path / 'data'}: that needs "
         "TensorFlow, which is not installed; prepare it elsewhere as array_record and name its "
         "folder with --config.data.dir"
     )

@@ -155,7 +155,7 @@ def test_a_data_set_keeps_within_its_levels_and_classes():
     none = np.zeros(6, np.int32)
     with pytest.raises(UserError, match=r"^the data set holds no images$"):
         Dataset(IMAGES[:0], none[:0], 256, 0)
-    with pytest.raises(UserError, match=r"^pixel level \d+ in data of 17 levels"):
+    with pytest.raises(UserError, match=r"^pixel level \d+ is outside the 17 levels"):
         Dataset(IMAGES, none, 17, 0)
-    with pytest.raises(UserError, match=r"^labels 0..2 in data of 2 classes"):
+    with pytest.raises(UserError, match=r"^labels 0..2 are outside the 2 classes"):
         Dataset(IMAGES, LABELS, 256, 2)

@@ -136,7 +136,7 @@ def test_a_killed_reader_is_named(tmp_path, streams):
 def test_labels_outside_the_classes_are_refused(tmp_path, streams):
     source = arrays(tmp_path)
     source.read.labels[:] = 7
-    with pytest.raises(UserError, match=r"labels 7\.\.7 in data of 3 classes"):
+    with pytest.raises(UserError, match=r"labels 7\.\.7 are outside the 3 classes"):
         next(streams(source, SEED, BATCH))
 
 

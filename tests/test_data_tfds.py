@@ -136,7 +136,7 @@ print(*sums, "tensorflow" in sys.modules)
             {"left": (8, 8, 3), "right": (8, 8, 3)},
             "has no single image among its features: kind, left, right",
         ),
-        ({"image": (None, 8, 3)}, "has images of many sizes; set --config.data.image_size"),
+        ({"image": (None, 8, 3)}, "has images of different sizes; set --config.data.image_size"),
     ],
 )
 def test_data_sets_without_one_image_of_one_size(tmp_path, images, problem):
@@ -176,6 +176,6 @@ def test_a_damaged_or_foreign_folder_is_named(tmp_path):
     with pytest.raises(UserError) as caught:
         load_dataset("mnist", "test", str(tmp_path))
     assert str(caught.value) == (
-        "TFDS data set 'mnist' is stored in a format that takes TensorFlow; name another folder "
-        "with --config.data.dir to prepare it again"
+        "TFDS data set 'mnist' is stored in a format that needs TensorFlow; set "
+        "--config.data.dir to another folder to prepare it again"
     )

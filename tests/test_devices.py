@@ -112,7 +112,7 @@ def test_gradients_are_not_multiplied_by_the_number_of_devices(tiny, alone):
 
 @needs_devices
 def test_a_batch_that_does_not_divide_is_refused(tiny):
-    with pytest.raises(UserError, match="6 does not divide by the 4 devices; nearest: 4 or 8"):
+    with pytest.raises(UserError, match="6 is not divisible by the 4 devices; nearest: 4 or 8"):
         spread(tiny, "jit", DEVICES, batch_size=6)
 
 

@@ -151,11 +151,14 @@ def test_a_killed_evaluation_goes_on_where_it_was(workdir, tmp_path):
 BAD = {
     "split": (["--split=tset"], "'digits' has no split 'tset'; it has: train, test"),
     "num": (["--num=361"], "--num 361: split 'test' has 360 images"),
-    "every": (["--every=20"], "--every 20: the run has 20 steps"),
+    "every": (["--every=20"], "--every 20: the run has only 20 steps"),
     "out": (["--out={}/x.txt"], "expected a name ending in .json"),
     "unwritable": (["--out={}/file/x.json"], "cannot write"),
     "key of the run": (["--config.prediction=v"], "may change only data.dir, variance"),
-    "learned variance": (["--config.variance=fixed_large"], "a learned variance is the network's"),
+    "learned variance": (
+        ["--config.variance=fixed_large"],
+        "cannot change to or from a learned variance",
+    ),
     "the other one": (["--config.variance=learned_diagonal"], "variance is the network's"),
     "a folder": (["--out={}/folder.json"], "expected a name ending in .json"),
     "checkpoint": (["--checkpoint=5"], "no checkpoint of step 5"),
@@ -209,7 +212,7 @@ def test_data_that_do_not_fit_the_decoder_are_refused(workdir, tmp_path):
         return str(error.value)
 
     np.savez(tmp_path / "data.npz", images=np.zeros((3, 8, 8, 1), np.uint8))
-    assert "split 'train' has levels 256, the run's decoder 17" in refused()
+    assert "split 'train' has levels 256, but the run's data had 17" in refused()
     images = np.zeros((3, 8, 8, 1), np.float32)
     images[1, 2, 3, 0] = np.nan
     np.savez(tmp_path / "data.npz", images=images)

@@ -114,7 +114,7 @@ def test_a_damaged_newest_step_is_passed_over(short, data, tmp_path, kind):
     run = Run(command(folder, data, train__steps=8, train__keep=MANY))
     assert run.end() == 0
     assert f"resuming {folder} after step 4" in run.lines
-    said = [f"warning: checkpoint 6 in {folder / 'checkpoints'} is damaged and left out"]
+    said = [f"warning: checkpoint 6 in {folder / 'checkpoints'} is damaged and skipped"]
     assert [line.rsplit(": ", 1)[0] for line in run.errors()] == said[: kind != "empty folder"]
     assert_same_run(folder, short, 8)
 

@@ -125,7 +125,7 @@ def test_weights_that_do_not_fit_are_all_named(weights):
     with pytest.raises(UserError) as error:
         diffusers.params(SMALL, wrong)
     assert str(error.value) == (
-        "these weights are not of this configuration; "
+        "the weights do not match this configuration; "
         "missing: conv_in.bias, mid_block.attentions.0.to_k.weight; "
         "left over: extra, conv_norm_out.running_mean; "
         "of another shape: conv_out.weight (68, 3, 3, 3) for (3, 68, 3, 3)"
@@ -138,30 +138,30 @@ def test_weights_that_do_not_fit_are_all_named(weights):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"flip_sin_to_cos": True, "freq_shift": 0}, "freq_shift is 0, ours 1; flip_sin_to_cos"),
-        ({"norm_eps": 1e-5}, "norm_eps is 1e-05, ours 1e-06"),
-        ({"norm_num_groups": 4}, "norm_num_groups is 4, ours 17 for (68|136|204|272) channels"),
-        ({"attn_norm_num_groups": 4}, "attn_norm_num_groups is 4, ours 17"),
-        ({"resnet_time_scale_shift": "scale_shift"}, "attn_norm_num_groups is None, ours 17"),
-        ({"downsample_padding": 1}, "downsample_padding is 1, ours 0"),
-        ({"center_input_sample": True}, "center_input_sample is True, ours False"),
-        ({"mid_block_scale_factor": 2}, "mid_block_scale_factor is 2, ours 1"),
-        ({"act_fn": "gelu"}, "act_fn is 'gelu', ours 'silu'"),
-        ({"class_embed_type": "timestep"}, "class_embed_type is 'timestep', ours None"),
+        ({"flip_sin_to_cos": True, "freq_shift": 0}, "freq_shift is 0, must be 1; flip_sin_to_cos"),
+        ({"norm_eps": 1e-5}, "norm_eps is 1e-05, must be 1e-06"),
+        ({"norm_num_groups": 4}, "norm_num_groups is 4, must be 17 for (68|136|204|272) channels"),
+        ({"attn_norm_num_groups": 4}, "attn_norm_num_groups is 4, must be 17"),
+        ({"resnet_time_scale_shift": "scale_shift"}, "attn_norm_num_groups is None, must be 17"),
+        ({"downsample_padding": 1}, "downsample_padding is 1, must be 0"),
+        ({"center_input_sample": True}, "center_input_sample is True, must be False"),
+        ({"mid_block_scale_factor": 2}, "mid_block_scale_factor is 2, must be 1"),
+        ({"act_fn": "gelu"}, "act_fn is 'gelu', must be 'silu'"),
+        ({"class_embed_type": "timestep"}, "class_embed_type is 'timestep', must be None"),
         ({"_class_name": "UNet2DConditionModel"}, "_class_name is 'UNet2DConditionModel'"),
         ({"mid_blocks": 1}, "unknown keys mid_blocks"),
-        ({"num_class_embeds": 1}, "num_class_embeds is 1, ours at least 2"),
-        ({"time_embedding_dim": 68}, "time_embedding_dim is 68, ours 272"),
-        ({"block_out_channels": [68, 100]}, "block_out_channels are 68 and .100., ours multiples"),
+        ({"num_class_embeds": 1}, "num_class_embeds is 1, must be at least 2"),
+        ({"time_embedding_dim": 68}, "time_embedding_dim is 68, must be 272"),
+        ({"block_out_channels": [68, 100]}, "block_out_channels are 68 and .100., not multiples"),
         ({"block_out_channels": 68}, "block_out_channels is 68; it takes integers above zero"),
         ({"layers_per_block": [1, 2]}, "layers_per_block is .1, 2.; it takes integers"),
         ({"sample_size": None}, "sample_size is missing"),
         ({"sample_size": [8]}, "sample_size is .8.; it takes a height and a width"),
-        ({"sample_size": 7}, "image size 7x7 does not divide by 2"),
+        ({"sample_size": 7}, "image size 7x7 is not divisible by 2"),
         ({"down_block_types": ["DownBlock2D"]}, "down_block_types has 1 levels, block_out.* 2"),
-        ({"up_block_types": ["SkipUpBlock2D"]}, "up_block_types has 'SkipUpBlock2D', ours UpBl"),
-        ({"up_block_types": 2 * ["UpBlock2D"]}, "level 1 attends on one way only"),
-        ({"attention_head_dim": 48}, "attention_head_dim is 48 where .136. channels attend"),
+        ({"up_block_types": ["SkipUpBlock2D"]}, "up_block_types has 'SkipUpBlock2D'; known: UpBl"),
+        ({"up_block_types": 2 * ["UpBlock2D"]}, "level 1 has attention on one way only"),
+        ({"attention_head_dim": 48}, "attention_head_dim is 48, with attention at .136. channels"),
         (
             {**BLOCKS, "up_block_types": 2 * ["UpBlock2D"]},
             "some levels resample by 'conv', some",

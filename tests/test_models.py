@@ -255,7 +255,7 @@ def test_labels_matter_and_none_is_the_last_class():
 @pytest.mark.parametrize(
     ("size", "levels", "message"),
     [
-        ((30, 32), 4, r"30x32 does not divide by 8 \(2\^\(levels-1\)\); nearest: 24x32 or 32x32"),
+        ((30, 32), 4, r"30x32 is not divisible by 8 \(2\^\(levels-1\)\); nearest: 24x32 or 32x32"),
         ((28, 28), 4, "nearest: 24x24 or 32x32"),
         ((5, 8), 4, "nearest: 8x8$"),
         ((9, 13), 2, "nearest: 8x12 or 10x14"),
@@ -283,7 +283,7 @@ def test_sizes_that_can_be_halved_come_out_as_they_went_in(size, levels):
         ({"heads": 0}, "heads is 0"),
         ({"dropout": 1.0}, "dropout is 1.0"),
         ({"dtype": "float16"}, "unknown dtype 'float16'; known: bfloat16, float32"),
-        ({"multipliers": (1, 2, 2, 2, 2)}, "8x8 does not divide by 16"),
+        ({"multipliers": (1, 2, 2, 2, 2)}, "8x8 is not divisible by 16"),
     ],
 )
 def test_impossible_settings_are_refused(settings, message):

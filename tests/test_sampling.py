@@ -161,11 +161,11 @@ def test_a_folder_of_other_samples_is_refused(workdir, tmp_path):
 BAD = {
     "--sampler=nonsense": "unknown config.sample.sampler 'nonsense'; known: ancestral, ddim",
     "--grid=nonsense": "unknown config.sample.grid 'nonsense'; known: karras, log_snr",
-    "--steps=21": "--steps 21: the run has 20 steps",
+    "--steps=21": "--steps 21: the run has only 20 steps",
     "--steps=0": "must be at least 1",
     "--sampler=ddim --eta=1.5": "config.sample.eta is 1.5; it must be between 0.0 and 1.0",
     "--eta=x": "--config.sample.eta=x: expected a finite number",
-    "--eta=0.5": "--eta is ddim's; the sampler is 'ancestral'",
+    "--eta=0.5": "--eta works with --sampler=ddim only, not with 'ancestral'",
     "--class=3": "class 3: the run has no classes",
     "--guidance=2": "guidance needs a run trained on classes",
     "--strength=0": "must be above 0 and at most 1",
@@ -178,12 +178,12 @@ BAD = {
     "--from={0}/text.png": "cannot read the picture",
     "--from={0}/image.png --strength=0.01 --steps=2 --grid=karras": None,
     "--from={0}/deep.png": "its pixels have more than 8 bits",
-    "--trajectory={0}/x.jpg": "expected a name of its own ending in .png or .gif",
-    "--trajectory={0}/x.png": "expected a name of its own ending in .png or .gif",
-    "--strip={0}/a.png --trajectory={0}/a.png": "expected a name of its own ending in .png",
+    "--trajectory={0}/x.jpg": "expected a name ending in .png or .gif, used by no other flag",
+    "--trajectory={0}/x.png": "expected a name ending in .png or .gif, used by no other flag",
+    "--strip={0}/a.png --trajectory={0}/a.png": ".png, used by no other flag",
     "--config.data.dir=x": "sampling may change only config.sample",
     "--config.sample.jmp=3": "no config key 'sample.jmp'; the nearest is 'sample.jump'",
-    "--config.sample.guidance_interval=3,1": "must be two rising numbers in 0..1",
+    "--config.sample.guidance_interval=3,1": "must be two ascending numbers, 0..1",
 }
 
 
@@ -215,7 +215,7 @@ def test_steps_are_those_of_the_schedule_itself(workdir, tmp_path):
     record = json.loads((workdir / "config.json").read_text())
     record["config"]["schedule"].update({"name": "betas", "betas": [0.1, 0.2, 0.3]})
     (tmp_path / "config.json").write_text(json.dumps(record))
-    with pytest.raises(UserError, match="--steps 4: the run has 3 steps"):
+    with pytest.raises(UserError, match="--steps 4: the run has only 3 steps"):
         draw(tmp_path, "--num=1", "--steps=4")
 
 

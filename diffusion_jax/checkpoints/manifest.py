@@ -10,9 +10,9 @@ NAME = "manifest.sha256"
 
 
 def write(folder: Path) -> None:
-    """Wait until every file under `folder` is on disk, then list their sums.
+    """Wait until every file under `folder` is on disk, then write their checksums.
 
-    `sha256sum -c manifest.sha256` reads the list, too.
+    `sha256sum -c manifest.sha256` can verify them, too.
     """
     files = _files(folder)
     sums = [f"{_sum(folder / name, durable=True)}  {name}\n" for name in files]
@@ -23,23 +23,23 @@ def write(folder: Path) -> None:
 
 
 def exists(folder: Path) -> bool:
-    """Whether a manifest says that the folder was finished; nothing is verified."""
+    """Return whether the folder has a manifest, and so is complete; nothing is verified."""
     return (folder / NAME).is_file()
 
 
 def damage(folder: Path) -> str | None:
-    """The first thing in `folder` that is not as its manifest says; None if all is."""
+    """Return the first difference between `folder` and its manifest, None if there is none."""
     try:
         *lines, rest = (folder / NAME).read_text(encoding="ascii").split("\n")
         listed = {name: value for value, name in (line.split("  ", 1) for line in lines)}
         if rest or not lines or len(listed) < len(lines):
-            return f"{NAME} is cut off"
+            return f"{NAME} is truncated"
         found = _files(folder)
         for name in sorted(listed.keys() ^ set(found)):
             return f"{name} is {'missing' if name in listed else f'not in {NAME}'}"
         for name in found:
             if _sum(folder / name) != listed[name]:
-                return f"{name} is not the file that was written"
+                return f"{name} does not match its checksum"
     except FileNotFoundError as error:
         return f"{Path(str(error.filename)).name} is missing"
     except ValueError:

@@ -1,4 +1,4 @@
-"""The folders `checkpoints/<step>/` of a run: which count, which are kept, which go."""
+"""The folders `checkpoints/<step>/` of a run: which are complete, kept or removed."""
 
 import json
 import shutil
@@ -15,9 +15,9 @@ TRASH = "trash-"
 
 
 class Keep(NamedTuple):
-    """Which checkpoints stay: the `last` newest, every step that `every` divides, the `best`.
+    """Which checkpoints to keep: the `last` newest, all multiples of `every`, the `best` by loss.
 
-    best: how many of those with the lowest loss; 0 for `every` and `best` is none.
+    last, best: how many. 0 disables `every` and `best`.
     """
 
     last: int
@@ -26,52 +26,52 @@ class Keep(NamedTuple):
 
 
 def complete(folder: Path) -> list[int]:
-    """The steps whose saves were finished, in order; the folder need not exist."""
+    """List the steps whose saves were finished, in order; the folder need not exist."""
     return sorted(int(path.name) for path in _numbered(folder) if manifest.exists(path))
 
 
 def unnamed(folder: Path) -> list[int]:
-    """The numbered folders that hold no finished save, in order."""
+    """List the numbered folders that hold no finished save, in order."""
     return sorted(int(path.name) for path in _numbered(folder) if not manifest.exists(path))
 
 
 def damage(folder: Path, step: int) -> str | None:
-    """What is wrong with a checkpoint's files, None if nothing is."""
+    """Return what is wrong with a checkpoint's files, None if nothing is."""
     return manifest.damage(folder / str(step))
 
 
 def newest_good(folder: Path, warn: Callable[[str], None]) -> int | None:
-    """The newest step whose files verify; a line to `warn` for each newer one that does not."""
+    """Return the newest step whose files are intact; warn of each newer one that is not."""
     for step in reversed(complete(folder)):
         wrong = damage(folder, step)
         if wrong is None:
             return step
-        if step not in complete(folder):  # a trainer removed it meanwhile: a newer one is there
+        if step not in complete(folder):  # removed by a training process: a newer one exists
             return newest_good(folder, warn)
-        warn(f"checkpoint {step} in {folder} is damaged and left out: {wrong}")
+        warn(f"checkpoint {step} in {folder} is damaged and skipped: {wrong}")
     return None
 
 
 def unfinished(folder: Path, step: int) -> Path:
-    """Where a step is saved until it is whole."""
+    """Return the folder that a step is saved in until it is complete."""
     return folder / f"{SAVING}{step}"
 
 
 def finish(folder: Path, step: int) -> None:
-    """Give a step that is whole its name."""
+    """Rename the folder of a complete step to its final name."""
     unfinished(folder, step).rename(folder / str(step))
     sync_folder(folder)
     sync_folder(folder.parent)
 
 
 def sweep(folder: Path) -> None:
-    """Remove what saves and removals that were cut off have left; none may be under way."""
+    """Remove the remains of interrupted saves and removals; none may be in progress."""
     for path in [*folder.glob(f"{SAVING}*"), *folder.glob(f"{TRASH}*")]:
         shutil.rmtree(path, ignore_errors=True)
 
 
 def set_aside(folder: Path, newest: int | None) -> None:
-    """Get half-made and damaged steps out of the way of training on from the step `newest`."""
+    """Rename incomplete and damaged steps, so that training can resume from the step `newest`."""
     sweep(folder)
     for path in _numbered(folder):
         if not manifest.exists(path):
@@ -81,12 +81,12 @@ def set_aside(folder: Path, newest: int | None) -> None:
 
 
 def record(folder: Path, step: int) -> dict[str, Any]:
-    """What was written beside the arrays of a step."""
+    """Read the record that was written beside the arrays of a step."""
     return json.loads((folder / str(step) / RECORD).read_text())
 
 
 def to_keep(losses: dict[int, float | None], keep: Keep) -> set[int]:
-    """Which of some steps stay, given the loss of each, None where there is none."""
+    """Return the steps to keep, given the loss of each step, None if it has none."""
     steps = sorted(losses)
     known = [(loss, step) for step, loss in losses.items() if loss is not None]
     best = {step for _, step in sorted(known)[: keep.best]}
@@ -95,9 +95,9 @@ def to_keep(losses: dict[int, float | None], keep: Keep) -> set[int]:
 
 
 def prune(folder: Path, keep: Keep, warn: Callable[[str], None]) -> None:
-    """Remove what is not to be kept; a kill on the way leaves each step whole or in the trash.
+    """Remove the steps not to be kept, and warn of each that cannot be removed.
 
-    A line to `warn` for each that cannot be removed.
+    If the process is killed meanwhile, every step is either intact or in the trash.
     """
     losses = {step: _loss(folder, step) for step in complete(folder)}
     for step in losses.keys() - to_keep(losses, keep):

@@ -1,4 +1,4 @@
-"""Checkpoints on disk: the only file that knows Orbax."""
+"""Checkpoints on disk: the only module that calls Orbax."""
 
 import json
 from collections.abc import Callable
@@ -34,7 +34,7 @@ class Outcome(NamedTuple):
 
 
 class SavedLosses(NamedTuple):
-    """The mean loss that a checkpoint is judged by, and the sum and number of those after it."""
+    """The mean loss by which a checkpoint is ranked, and sum and number of the losses after it."""
 
     mean: float | None
     total: float = 0.0
@@ -47,12 +47,12 @@ NO_LOSSES = SavedLosses(None)
 class Checkpoints:
     """The folder `checkpoints/<step>/` of one run; `save` returns before the data is on disk.
 
-    A step gets its name last, when its manifest is there and everything is on disk.
+    A step gets its final name last, once everything, its manifest included, is on disk.
 
     Args:
         about: what the parameters mean, as short texts; saved with them, compared on restoring.
         keep: which to keep; None opens the folder for reading.
-        warn: told, in one line each, of checkpoints that are damaged.
+        warn: called with one line for each damaged checkpoint.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class Checkpoints:
         self._folder, self._about, self._keep, self._warn = folder.absolute(), about, keep, warn
         if keep is not None:
             orbax_event_loop.install()
-        # Else, where a folder cannot be made, threads would wait for it for five minutes.
+        # Otherwise, if a folder cannot be created, threads would wait five minutes for it.
         options = ocp.options.AsyncOptions(create_directories_asynchronously=False)
         items = ocp.CompositeOptions(async_options=options)
         self._orbax = ocp.AsyncCheckpointer(
@@ -75,12 +75,12 @@ class Checkpoints:
         self._pending: tuple[int, Future] | None = None
 
     def save(self, state: Any, losses: SavedLosses = NO_LOSSES) -> Outcome | None:
-        """Start to save; first wait for the save before it, and return how that one ended.
+        """Wait for the previous save, start a new one, and return the previous one's outcome.
 
-        `state` may be used up afterwards. What goes wrong shows in the outcome, never here.
+        `state` may be donated afterwards. Errors show in the outcome and are never raised here.
 
         Args:
-            losses: by which `keep` finds the best.
+            losses: the losses by which `keep` finds the best checkpoints.
         """
         before = self.wait()
         step = int(state.step)
@@ -91,7 +91,7 @@ class Checkpoints:
             tree = described(state)
             note = {"about": self._about, "losses": losses._asdict(), "tree": tree}
             done = self._background.submit(self._finish, step, note)
-        except Exception as error:  # Orbax reports a full disk by whatever it runs into
+        except Exception as error:  # on a full disk, Orbax raises all kinds of errors
             done.set_exception(error)
         self._pending = step, done
         return before
@@ -109,14 +109,14 @@ class Checkpoints:
             step_folders.prune(self._folder, self._keep, self._warn)
 
     def losses(self, step: int) -> tuple[float, int]:
-        """Sum and number of the losses that were counted after the last mean, at a saved step."""
+        """Return sum and number of the losses after the last mean, as saved at `step`."""
         if step not in step_folders.complete(self._folder):
             return 0.0, 0
         saved = step_folders.record(self._folder, step)["losses"]
         return saved["total"], saved["count"]
 
     def wait(self) -> Outcome | None:
-        """Wait until the last save is on disk; None if nothing was under way."""
+        """Wait for the save in progress and return its outcome; None if there is none."""
         if self._pending is None:
             return None
         step, done = self._pending
@@ -125,23 +125,23 @@ class Checkpoints:
         if error is None:
             return Outcome(step, None)
         orbax_event_loop.join_threads("orbax")
-        if jax.process_index() == 0:  # its leftovers take the room that the next one needs
+        if jax.process_index() == 0:  # its remains take up space that the next one needs
             step_folders.sweep(self._folder)
         return Outcome(step, _reason(error))
 
     def finished(self) -> Outcome | None:
-        """How the last save ended if it has by now; does not wait."""
+        """Return the outcome of the last save if it has ended; do not wait."""
         return self.wait() if self._pending is not None and self._pending[1].done() else None
 
     def latest(self) -> int | None:
-        """The newest step that is whole, None if there is none."""
+        """Return the newest intact step, None if there is none."""
         return step_folders.newest_good(self._folder, self._warn)
 
     def restore(self, step: int, like: State) -> State:
-        """The state saved at `step`, on the devices and in the shapes of `like`.
+        """Restore the state saved at `step`, on the devices and in the shapes of `like`.
 
         Raises:
-            UserError: the parameters mean something else by now, or have other shapes or types.
+            UserError: it was saved with other settings, or has other shapes or types.
         """
         self._check(step, like)
         restored = self._orbax.restore(
@@ -150,10 +150,10 @@ class Checkpoints:
         return like._replace(**{**restored["state"], "ema": restored["ema"]})
 
     def restore_ema(self, step: int | None, like: Any) -> Averaged:
-        """The averaged parameters alone, of the given step or the newest.
+        """Restore only the averaged parameters, of the given step or the newest.
 
         Raises:
-            UserError: there is no such checkpoint, or its parameters mean something else by now.
+            UserError: there is no such checkpoint, or it was saved with other settings.
         """
         found = self.find(step)
         self._check(found, Averaged(np.int32(found), like))
@@ -162,7 +162,7 @@ class Checkpoints:
         return Averaged(np.int32(found), restored["ema"])
 
     def find(self, step: int | None) -> int:
-        """The given step, or the newest that is whole.
+        """Return the given step, or the newest intact one.
 
         Raises:
             UserError: there is no such checkpoint, or it is damaged.
@@ -192,13 +192,13 @@ class Checkpoints:
             raise UserError(f"{where} is of another network or optimiser: {changed}")
 
     def close(self) -> None:
-        """Wait for the last save and let go of the folder."""
+        """Wait for the last save and release the folder."""
         self._background.shutdown()
         self._orbax.close()
 
 
 def described(state: Any) -> dict[str, str]:
-    """Type and shape of every array in a state by its path, as in 'params/conv_in/bias'."""
+    """Return type and shape of every array in a state by its path, e.g. 'params/conv_in/bias'."""
     leaves = jax.tree_util.tree_leaves_with_path(state)
     return {
         jax.tree_util.keystr(path, simple=True, separator="/"): f"{a.dtype}{list(np.shape(a))}"
@@ -207,7 +207,7 @@ def described(state: Any) -> dict[str, str]:
 
 
 def first_difference(saved: dict[str, str], now: dict[str, str]) -> str | None:
-    """The first array that is not in a checkpoint as it is wanted, None if all are.
+    """Return the first array that differs between checkpoint and wanted state, None if none does.
 
     Groups that are not wanted at all, such as the optimiser's in sampling, are not compared.
     """
@@ -216,7 +216,7 @@ def first_difference(saved: dict[str, str], now: dict[str, str]) -> str | None:
     for path in {**now, **saved}:
         there, here = saved.get(path, "missing"), now.get(path, "missing")
         if there != here:
-            return f"{path} is {there} there and {here} here"
+            return f"{path} is {there} in the checkpoint and {here} now"
     return None
 
 
@@ -230,7 +230,7 @@ def _abstract(tree: Any) -> Any:
 
 
 def _reason(error: BaseException) -> str:
-    """The end of a message is what the system said; Orbax puts its own paths before it."""
+    """Return the system's reason, the end of a message; Orbax puts its own paths before it."""
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

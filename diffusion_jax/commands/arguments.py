@@ -18,9 +18,9 @@ PREFIX = "--config."
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose complaints are one line like any other bad input.
+    """An argument parser that reports errors in one line, as for any other bad input.
 
-    Flags are to be written out: an abbreviation may mean another one in a later version.
+    Flags cannot be abbreviated: a later version could make an abbreviation ambiguous.
     """
 
     def __init__(self, *arguments, **options):
@@ -31,7 +31,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def split_overrides(arguments: list[str]) -> tuple[list[str], list[tuple[str, str]]]:
-    """Take `--config.key=value` and `--config.key value` out: `(other arguments, overrides)`.
+    """Split off `--config.key=value` and `--config.key value`: `(other arguments, overrides)`.
 
     Raises:
         UserError: a key has no value.
@@ -52,7 +52,7 @@ def split_overrides(arguments: list[str]) -> tuple[list[str], list[tuple[str, st
 
 
 def integer(text: str) -> int:
-    """A whole number."""
+    """Parse an integer."""
     try:
         return int(text)
     except ValueError:
@@ -60,19 +60,19 @@ def integer(text: str) -> int:
 
 
 def named(text: str) -> str:
-    """A name that is not empty."""
+    """Parse a non-empty name."""
     if not text:
         raise argparse.ArgumentTypeError("expected a name, got nothing")
     return text
 
 
 def as_path(text: str) -> Path:
-    """A path that is not empty."""
+    """Parse a non-empty path."""
     return Path(named(text))
 
 
 def positive(text: str) -> int:
-    """An integer of at least one."""
+    """Parse an integer of at least 1."""
     value = integer(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
@@ -80,7 +80,7 @@ def positive(text: str) -> int:
 
 
 def number(text: str, most: float = sys.float_info.max) -> float:
-    """A finite number above 0, at most `most`."""
+    """Parse a finite number above 0 and at most `most`."""
     try:
         value = float(text)
     except ValueError:
@@ -92,12 +92,12 @@ def number(text: str, most: float = sys.float_info.max) -> float:
 
 
 def fraction(text: str) -> float:
-    """A number above 0, at most 1."""
+    """Parse a number above 0 and at most 1."""
     return number(text, most=1.0)
 
 
 def seed(text: str) -> int:
-    """An integer that a random key can be made of."""
+    """Parse an integer that can seed a random key."""
     value = integer(text)
     if not 0 <= value < 2**31:
         raise argparse.ArgumentTypeError(f"must lie between 0 and {2**31 - 1}, got {value}")
@@ -105,7 +105,7 @@ def seed(text: str) -> int:
 
 
 def check_file(path: Path) -> None:
-    """Make the folder of a file that is to be written, and see that it can be."""
+    """Create the folder of an output file, and check that the file can be written."""
     part = path.with_name(path.name + ".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -116,7 +116,7 @@ def check_file(path: Path) -> None:
 
 
 def run(command: Callable[[list[str]], None]) -> None:
-    """Run a command and leave the program: errors for a person are one line on stderr."""
+    """Run a command and exit; errors that the user can act on are one line on stderr."""
     logging.set_verbosity(logging.FATAL)  # Orbax would log a failed save once more, in 400 lines
     try:
         code = _run(command)
@@ -144,7 +144,7 @@ def _run(command: Callable[[list[str]], None]) -> int:
         print("interrupted; what was saved before is intact", file=sys.stderr)
         return 128 + signal.SIGINT
     except BrokenPipeError:
-        # The reader of our output left; there is nobody to tell.
+        # The reader of our output closed the pipe, so there is nobody to report to.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except OSError as error:

@@ -40,10 +40,10 @@ from diffusion_jax.evaluation.finished_batches import (
 )
 from diffusion_jax.files import replacing
 
-# What a run may be evaluated with other than it was trained with.
+# The config keys that an evaluation may change.
 MAY_DIFFER = ("data.dir", "variance", "decoder", "sample.clip")
 
-IMAGES_AT_ONCE = 64  # unless told otherwise
+IMAGES_AT_ONCE = 64  # the default of --batch_size
 
 
 def main(arguments: list[str]) -> None:
@@ -55,7 +55,7 @@ def main(arguments: list[str]) -> None:
     _change(run.config, overrides)
     diffusion = build.diffusion(run.config, run.data)
     if given.every >= max(diffusion.schedule.steps, 2):
-        raise UserError(f"--every {given.every}: the run has {diffusion.schedule.steps} steps")
+        raise UserError(f"--every {given.every}: the run has only {diffusion.schedule.steps} steps")
     source = build.source(run.config, given.split)
     num = _check_data(source, run, given)
     layout = sharding.shardings(jax.devices())
@@ -93,24 +93,30 @@ def _parse(arguments: list[str]):
     rest, overrides = split_overrides(arguments)
     parser = Parser(prog="evaluate.py", description="Bits per dimension of a trained run.")
     parser.add_argument("--workdir", type=as_path, required=True, help="the run's folder")
-    parser.add_argument("--split", type=named, default="test", help="default: test")
-    parser.add_argument("--num", type=positive, help="the first images only; default: all")
     parser.add_argument(
-        "--every", type=positive, default=1, help="one t drawn from every EVERY; default: every t"
+        "--split", type=named, default="test", help="split of the data; default: test"
     )
-    parser.add_argument("--seed", type=seed, default=0, help="of the noise")
-    parser.add_argument("--checkpoint", type=integer, metavar="STEP", help="default: the newest")
-    parser.add_argument("--raw", action="store_true", help="the parameters, not their average")
+    parser.add_argument("--num", type=positive, help="only the first NUM images; default: all")
     parser.add_argument(
-        "--batch_size", type=positive, help="default: config.sample.batch_size or 64"
+        "--every", type=positive, default=1, help="draw one t from each EVERY steps; default: all"
+    )
+    parser.add_argument("--seed", type=seed, default=0, help="seed of the noise; default: 0")
+    parser.add_argument(
+        "--checkpoint", type=integer, metavar="STEP", help="checkpoint to use; default: the newest"
+    )
+    parser.add_argument("--raw", action="store_true", help="use the parameters, not their average")
+    parser.add_argument(
+        "--batch_size",
+        type=positive,
+        help="images per batch; default: config.sample.batch_size or 64",
     )
     parser.add_argument(
-        "--trajectory", action="store_true", help="also sum the bound along whole trajectories"
+        "--trajectory", action="store_true", help="also compute the bound from whole trajectories"
     )
     parser.add_argument(
-        "--ode", type=positive, metavar="STEPS", help="also the probability-flow ODE's likelihood"
+        "--ode", type=positive, metavar="STEPS", help="also solve the ODE for the likelihood"
     )
-    parser.add_argument("--out", type=as_path, help="x.json; pictures go beside it")
+    parser.add_argument("--out", type=as_path, help="report x.json; pictures go beside it")
     parser.epilog = f"--config.key=value changes one of: {', '.join(MAY_DIFFER)}"
     return parser.parse_args(rest), overrides
 
@@ -127,31 +133,31 @@ def _change(config, overrides: list[tuple[str, str]]) -> None:
     check(config)
     learned = VARIANCES[trained].learned or VARIANCES[config.variance].learned
     if learned and config.variance != trained:
-        raise UserError("config.variance: a learned variance is the network's; it cannot change")
+        raise UserError("config.variance cannot change to or from a learned variance; leave it out")
 
 
 def _check_data(source: Source, run: run_folder.Run, given) -> int:
-    """How many images to evaluate; refuse data that the run's decoder was not made for."""
+    """Return how many images to evaluate; refuse data that do not fit the run's decoder."""
     for name in ("levels", "shape"):
         ours, theirs = getattr(run.data, name), getattr(source.spec, name)
         if ours != theirs:
             raise UserError(
-                f"split '{given.split}' has {name} {theirs}, the run's decoder {ours}; "
-                "set --config.data.dir to the data it was trained on"
+                f"split '{given.split}' has {name} {theirs}, but the run's data had {ours}; "
+                "set --config.data.dir to the data that the run was trained on"
             )
     classes = run.config.model.classes
     if classes and not 0 < source.classes <= classes:
         raise UserError(
-            f"split '{given.split}' has {source.classes} classes, the network {classes}; "
-            "name labelled data of the same classes"
+            f"split '{given.split}' has {source.classes} classes, but the network has {classes}; "
+            "use labelled data with the same classes"
         )
     if given.num and given.num > source.size:
-        raise UserError(f"--num {given.num}: split '{given.split}' has {source.size} images")
+        raise UserError(f"--num {given.num}: split '{given.split}' has only {source.size} images")
     return given.num or source.size
 
 
 def _name(given, step: int) -> str:
-    """The report's default name, one for each way to evaluate."""
+    """Return the report's default name, which tells apart different settings."""
     words = [given.split, f"step{step}"]
     words += [f"num{given.num}"] if given.num else []
     words += [f"every{given.every}"] if given.every > 1 else []
@@ -160,7 +166,7 @@ def _name(given, step: int) -> str:
 
 
 def _settings(run: run_folder.Run, given, num: int, size: int, step: int) -> dict[str, Any]:
-    """Everything that the report's numbers depend on."""
+    """Return everything that the report's numbers depend on."""
     part = run.config
     return {
         "data": part.data.name,
@@ -214,9 +220,7 @@ def _check_finite(results: dict[str, dict[str, np.ndarray]], done: FinishedBatch
             lost = np.argwhere(~np.isfinite(each))
             if lost.size:
                 done.remove()
-                remedy = (
-                    "take more --ode steps" if name == "ode" else "the parameters have diverged"
-                )
+                remedy = "use more --ode steps" if name == "ode" else "the parameters have diverged"
                 raise Diverged(f"{name}: image {lost[0][-1]} has no finite value; {remedy}")
 
 

@@ -16,7 +16,7 @@ PICTURES = (".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".npy")
 
 
 class Whole:
-    """One file, written when every image is there: a grid of all images, or uint8 under `arr_0`."""
+    """One file, written at the end: a PNG grid, or an .npz with uint8 images under `arr_0`."""
 
     def __init__(self, path: Path):
         check_file(path)
@@ -25,17 +25,17 @@ class Whole:
         self._labels: list[np.ndarray] = []
 
     def missing(self, num: int) -> list[int]:
-        """All numbers below `num`."""
+        """Return all indices below `num`."""
         return list(range(num))
 
     def add(self, batch: Generated) -> None:
-        """Keep a batch."""
+        """Keep the images of a batch."""
         self._images.append(to_uint8(batch.images))
         if batch.label is not None:
             self._labels.append(batch.label)
 
     def finish(self) -> None:
-        """Write the file, whole or not at all."""
+        """Write the file atomically."""
         images = np.concatenate(self._images)
         if self.path.suffix.lower() == ".png":
             labels = np.concatenate(self._labels) if self._labels else None
@@ -46,9 +46,9 @@ class Whole:
 
 
 class Folder:
-    """One PNG an image, each batch written as it is done; a stopped command goes on from there.
+    """A folder of PNGs, written batch by batch; a stopped command continues where it stopped.
 
-    `samples.json` says what the images are of.
+    `samples.json` records which run and settings the images are from.
     """
 
     def __init__(self, path: Path, identity: dict[str, Any]):
@@ -57,14 +57,14 @@ class Folder:
         if self._note.exists():
             _check_same(path, self._note, identity)
         elif others := sorted(path.glob("*.png")):
-            raise UserError(f"--out {path}: holds other pictures ({others[0].name}); name another")
+            raise UserError(f"--out {path}: holds other pictures ({others[0].name}); use another")
 
     def missing(self, num: int) -> list[int]:
-        """The numbers below `num` whose image is not there yet."""
+        """Return the indices below `num` whose images have not been written."""
         return [i for i in range(num) if not (self.path / _name(i)).exists()]
 
     def add(self, batch: Generated) -> None:
-        """Write a batch, each image whole or not at all."""
+        """Write the images of a batch, each one atomically."""
         if not self._note.exists():
             with replacing(self._note) as file:
                 file.write(json.dumps(self._identity, indent=2, sort_keys=True) + "\n")
@@ -72,11 +72,11 @@ class Folder:
             save_png(self.path / _name(i), image)
 
     def finish(self) -> None:
-        """All is written already."""
+        """Do nothing: all images have been written."""
 
 
 def open_output(out: str, identity: dict[str, Any]) -> Whole | Folder:
-    """The place that `--out` names, tried before anything is computed.
+    """Open the output that `--out` names, and check it before anything is computed.
 
     Raises:
         UserError: it cannot be written, or is a folder of other images.
@@ -95,11 +95,11 @@ def _check_same(path: Path, note: Path, identity: dict[str, Any]) -> None:
         old = json.loads(note.read_text())
         changed = sorted(k for k in old.keys() | identity.keys() if old.get(k) != identity.get(k))
     except (OSError, ValueError, AttributeError) as error:
-        raise UserError(f"{note} is damaged; name another folder than --out {path}") from error
+        raise UserError(f"{note} is damaged; choose another folder than --out {path}") from error
     if changed:
         raise UserError(
             f"--out {path}: holds samples of another run or other settings "
-            f"({', '.join(changed)} differ); name another folder"
+            f"({', '.join(changed)} differ); choose another folder"
         )
 
 

@@ -1,4 +1,4 @@
-"""How many steps fit into `train.minutes`: found once, from the speed of the first steps."""
+"""How many steps fit into `train.minutes`, estimated once from the speed of a few steps."""
 
 import math
 import time
@@ -17,25 +17,25 @@ from diffusion_jax.processes import cluster
 from diffusion_jax.training import feed
 from diffusion_jax.training.history import AHEAD
 
-MEASURED = 2.0  # seconds of steps that the speed is taken from
+MEASURED = 2.0  # seconds over which the speed is measured
 MOST_MEASURED = 200  # steps
 SHARE_OF_TIME = 0.95  # of the time left; saving and logging take the rest
 
 
 class Pace(NamedTuple):
-    """Seconds that compiling the step and one step take."""
+    """Seconds that it takes to compile the step, and to run it once."""
 
     compile_seconds: float
     step_seconds: float
 
 
 def measured_pace(config, source: Source, diffusion: build.Diffusion) -> tuple[Pace, Source]:
-    """Time real steps of a run that is thrown away afterwards.
+    """Time real steps of a run that is discarded afterwards.
 
     Returns:
-        The pace, and the source, which holds its images in memory from now on unless streamed.
+        The pace, and the source, whose images are now in memory unless streamed.
     """
-    # A length that no other run had: a program from the compilation cache would take no time.
+    # A length that no other run had, so that the compilation cache does not have the program.
     length = cluster.on_first_process(lambda: config.train.steps + time.time_ns() % 1_000_003)
     training = build.training(stretched(config, length), diffusion)
     dataset, draw, parallel, compile_seconds = read_and_compile(
@@ -64,14 +64,15 @@ def measured_pace(config, source: Source, diffusion: build.Diffusion) -> tuple[P
         seconds(0, 1)  # the first one loads the program
         one = seconds(1, 1)
         count = min(max(math.ceil(MEASURED / one), 2), MOST_MEASURED)
-        count = cluster.on_first_process(lambda: count)  # all processes take as many
+        count = cluster.on_first_process(lambda: count)  # the same on all processes
         return Pace(compile_seconds, seconds(2, count)), source
 
 
 def fitting_steps(minutes: float, pace: Pace, began: float) -> int:
     """Return the number of steps that end `minutes` after `began`, a time of `perf_counter`.
 
-    The step is compiled once more for that number, which its learning rate depends on.
+    The time to compile is subtracted: the step is compiled again for the number returned, on
+    which its learning rate depends.
 
     Raises:
         UserError: not even one step fits.

@@ -33,13 +33,13 @@ def write_pictures(out: Path, report: dict[str, Any], rows: np.ndarray) -> None:
 
     Args:
         out: the report's path.
-        rows: images `[n, columns, h, w, c]` in [-1, 1], a strip of predictions each.
+        rows: images `[n, columns, h, w, c]` in [-1, 1], one strip of predictions per row.
     """
     save_strips(_beside(out, "progressive"), rows)
     try:
         from diffusion_jax.visual import curves
     except ModuleNotFoundError as error:
-        warn(f"no curves: the package '{error.name}' is not installed; pip install matplotlib")
+        warn(f"no curves drawn: package '{error.name}' is missing; pip install matplotlib")
         return
     table = report["per_timestep"]
     t, bits, steps, rate, distortion = (

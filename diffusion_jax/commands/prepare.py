@@ -16,11 +16,12 @@ from diffusion_jax.training.step import Batch
 
 
 class Prepared(NamedTuple):
-    """What a training needs before its first step.
+    """What training needs before its first step.
 
-    dataset: None where images are streamed.
-    draw: makes the first state.
-    parallel: the compiled step on all devices, and compile_seconds, the time that took.
+    dataset: None if images are streamed.
+    draw: draws the initial state.
+    parallel: the compiled step on all devices.
+    compile_seconds: how long compiling it took.
     """
 
     dataset: Dataset | None
@@ -30,7 +31,7 @@ class Prepared(NamedTuple):
 
 
 def read_and_compile(config, source: Source, training: build.Training, fresh: bool) -> Prepared:
-    """Read the data, unless streamed, and compile the step and a `fresh` state at the same time."""
+    """Read the data, unless streamed, and meanwhile compile the step and, if `fresh`, `draw`."""
     size = config.train.batch_size
     own = size // jax.process_count()
     images = jax.ShapeDtypeStruct((own, *source.shape), np.uint8)

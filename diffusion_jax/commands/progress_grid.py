@@ -1,4 +1,4 @@
-"""The grids of samples that a training run draws on its way."""
+"""Grids of samples drawn during training."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -14,13 +14,16 @@ from diffusion_jax.visual.images import grid, labelled_grid, save_png, to_uint8
 
 
 class _Cut(Exception):
-    """A grid was given up, because the run is to stop."""
+    """Raised to abandon a grid because the run is stopping."""
 
 
 def make_draw(
     config, diffusion: build.Diffusion, folder: Path
 ) -> Callable[[int, Any, Callable[[], bool]], str | None]:
-    """Draw a grid: `(step, parameters, stopping) -> path or None`, compiled at its first call."""
+    """Return `(step, parameters, stopping) -> path`, which draws a grid of samples.
+
+    It is compiled at its first call, and returns None if `stopping()` becomes true.
+    """
     num, layout = config.sample.num, sharding.shardings(jax.local_devices())
     generate = make_generate(build_sampling.method(config, diffusion), layout, num)
 

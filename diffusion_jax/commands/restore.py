@@ -1,4 +1,4 @@
-"""From a run's folder to a state on the devices."""
+"""Restore a run's parameters from its folder onto the devices."""
 
 import jax
 
@@ -13,7 +13,7 @@ from diffusion_jax.errors import UserError
 def restore_ema(
     run: run_folder.Run, diffusion: build.Diffusion, step: int | None, layout: Shardings
 ) -> Averaged:
-    """The averaged parameters of a checkpoint, by default the newest."""
+    """Restore the averaged parameters of a checkpoint, by default the newest."""
     like = _on(layout, jax.eval_shape(diffusion.init, stream_key(run.config.seed, Stream.INIT)))
     return _open(run, diffusion).restore_ema(step, like)
 
@@ -21,7 +21,7 @@ def restore_ema(
 def restore_raw(
     run: run_folder.Run, diffusion: build.Diffusion, step: int | None, layout: Shardings
 ) -> Averaged:
-    """The same with the parameters themselves in the average's place."""
+    """Restore the parameters themselves, in the place of their average."""
     checkpoints, init = _open(run, diffusion), build.training(run.config, diffusion).init
     like = _on(layout, jax.eval_shape(init, stream_key(run.config.seed, Stream.INIT)))
     state = checkpoints.restore(checkpoints.find(step), like)

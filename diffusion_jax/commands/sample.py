@@ -38,8 +38,8 @@ from diffusion_jax.visual.images import save_film, save_strips
 
 WATCHED = 8  # images whose trajectories are shown
 FLAGS = ("sampler", "grid", "steps", "eta", "guidance")  # each stands for config.sample.FLAG
-STRENGTH = 0.6  # of the time, unless told otherwise
-IMMATERIAL = ("num", "batch_size")  # to what the images are
+STRENGTH = 0.6  # the default of --strength
+IMMATERIAL = ("num", "batch_size")  # do not affect image content
 
 
 def main(arguments: list[str]) -> None:
@@ -51,7 +51,7 @@ def main(arguments: list[str]) -> None:
     _change(run.config, given, overrides)
     diffusion = build.diffusion(run.config, run.data)
     if given.steps and given.steps > diffusion.schedule.steps:
-        raise UserError(f"--steps {given.steps}: the run has {diffusion.schedule.steps} steps")
+        raise UserError(f"--steps {given.steps}: the run has only {diffusion.schedule.steps} steps")
     steering = _steering(given, run.data.shape)
     method = build_sampling.method(run.config, diffusion, steering)
     limit = run.config.sample.batch_size
@@ -64,7 +64,7 @@ def main(arguments: list[str]) -> None:
     _check_picture("--strip", given.strip, (".png",), [out.path, given.trajectory])
     _check_picture("--trajectory", given.trajectory, (".png", ".gif"), [out.path, given.strip])
     watched = min(WATCHED, given.num) if given.strip or given.trajectory else 0
-    wanted = sorted({*out.missing(given.num), *range(watched)})  # the latter again, for their way
+    wanted = sorted({*out.missing(given.num), *range(watched)})  # watched ones again, for frames
     if not wanted:
         print(f"{out.path} has all {given.num} images; nothing to do")
         return
@@ -88,30 +88,34 @@ def _parse(arguments: list[str]):
     rest, overrides = split_overrides(arguments)
     parser = Parser(prog="sample.py", description="Draw images from a trained run.")
     parser.add_argument("--workdir", type=as_path, required=True, help="the run's folder")
-    parser.add_argument("--num", type=positive, default=64, help="how many images")
-    parser.add_argument("--seed", type=seed, default=0, help="image i is a function of seed and i")
-    parser.add_argument("--checkpoint", type=integer, metavar="STEP", help="default: the newest")
+    parser.add_argument("--num", type=positive, default=64, help="number of images; default: 64")
+    parser.add_argument("--seed", type=seed, default=0, help="image i depends on this and on i")
+    parser.add_argument(
+        "--checkpoint", type=integer, metavar="STEP", help="checkpoint to use; default: the newest"
+    )
     parser.add_argument(
         "--out", type=named, help="x.png (a grid), x.npz (uint8 NHWC, arr_0) or a folder of PNGs"
     )
-    method = parser.add_argument_group("method", "default: the config's")
+    method = parser.add_argument_group("method", "defaults: those of the run's config")
     method.add_argument("--sampler", type=named, help=", ".join(SAMPLERS))
     method.add_argument("--grid", type=named, help=", ".join(GRIDS))
     method.add_argument(
-        "--steps", type=positive, help="moves from noise to image; --from takes a share of them"
+        "--steps", type=positive, help="denoising steps; --from uses only part of them"
     )
-    method.add_argument("--eta", type=named, help="of ddim: 0 no noise, 1 as ancestral")
+    method.add_argument("--eta", type=named, help="for ddim: 0 adds no noise, 1 as in ancestral")
     steering = parser.add_argument_group("steering")
-    steering.add_argument("--class", type=integer, dest="label", help="of every image")
-    steering.add_argument("--guidance", type=named, help="away from no class; 1 is none")
-    steering.add_argument("--inpaint", type=as_path, metavar="IMAGE", help="an image to paint in")
-    steering.add_argument("--mask", type=as_path, help="repaint where it is more than half white")
-    steering.add_argument("--from", type=as_path, dest="source", metavar="IMAGE", help="start here")
-    steering.add_argument("--strength", type=fraction, help="noise put on --from; default: 0.6")
+    steering.add_argument("--class", type=integer, dest="label", help="of all images")
+    steering.add_argument("--guidance", type=named, help="guidance scale; 1 is off")
+    steering.add_argument("--inpaint", type=as_path, metavar="IMAGE", help="image to inpaint")
+    steering.add_argument("--mask", type=as_path, help="image whose white area is repainted")
+    steering.add_argument(
+        "--from", type=as_path, dest="source", metavar="IMAGE", help="image to noise and start from"
+    )
+    steering.add_argument("--strength", type=fraction, help="noise added to --from; default: 0.6")
     pictures = parser.add_argument_group("pictures")
-    pictures.add_argument("--trajectory", type=as_path, help="x.gif or x.png: the way of 8 images")
-    pictures.add_argument("--strip", type=as_path, help="x.png: x0 predictions on the way")
-    parser.epilog = "--config.sample.KEY=VALUE changes any other setting of sampling"
+    pictures.add_argument("--trajectory", type=as_path, help="x.gif or x.png: x_t of 8 images")
+    pictures.add_argument("--strip", type=as_path, help="x.png: predicted x0 of 8 images over time")
+    parser.epilog = "--config.sample.KEY=VALUE changes any other sampling setting"
     return parser.parse_args(rest), overrides
 
 
@@ -126,7 +130,7 @@ def _change(config, given, overrides: list[tuple[str, str]]) -> None:
             override(config, f"sample.{flag}", str(value))
     check(config)
     if given.eta is not None and config.sample.sampler != "ddim":
-        raise UserError(f"--eta is ddim's; the sampler is '{config.sample.sampler}'")
+        raise UserError(f"--eta works with --sampler=ddim only, not with '{config.sample.sampler}'")
 
 
 def _steering(given, shape: tuple[int, int, int]) -> Steering:
@@ -135,7 +139,7 @@ def _steering(given, shape: tuple[int, int, int]) -> Steering:
     if given.inpaint and given.source:
         raise UserError("--inpaint and --from exclude each other: give one")
     if given.strength and not given.source:
-        raise UserError("--strength says how much noise is put on --from: give both")
+        raise UserError("--strength is the noise added to --from: give both")
     return Steering(
         label=given.label,
         source=read_image(given.source, shape) if given.source else None,
@@ -146,7 +150,7 @@ def _steering(given, shape: tuple[int, int, int]) -> Steering:
 
 
 def _identity(config, given, steering: Steering, step: int, params) -> dict[str, Any]:
-    """What the images are of: two folders of the same identity hold the same images."""
+    """Return all that determines the images: equal identities mean equal images."""
     drawn = {k: v for k, v in to_json(config)["sample"].items() if k not in IMMATERIAL}
     arrays = [each for each in (steering.source, steering.known, steering.seen) if each is not None]
     return {
@@ -169,7 +173,7 @@ def _check_picture(
     taken = path.resolve() in [other.resolve() for other in others if other]
     if path.suffix.lower() not in suffixes or path.is_dir() or taken:
         names = " or ".join(suffixes)
-        raise UserError(f"{flag} {path}: expected a name of its own ending in {names}")
+        raise UserError(f"{flag} {path}: expected a name ending in {names}, used by no other flag")
     check_file(path)
 
 

@@ -1,4 +1,4 @@
-"""What a person sees: a progress bar on a terminal, plain lines elsewhere."""
+"""Output for the user: a progress bar on a terminal, plain lines elsewhere."""
 
 import sys
 import time
@@ -7,12 +7,12 @@ from tqdm import tqdm
 
 
 def warn(line: str) -> None:
-    """Tell a person, on stderr, of something that does not stop the program."""
+    """Print a warning to stderr."""
     print(f"warning: {line}", file=sys.stderr, flush=True)
 
 
 class TrainingProgress:
-    """Progress of a training run, written to stdout, or nowhere where `quiet`."""
+    """Progress of a training run, written to stdout unless `quiet`."""
 
     def __init__(self, steps: int, start: int, quiet: bool = False):
         self._steps, self._start, self._began = steps, start, time.perf_counter()
@@ -28,14 +28,14 @@ class TrainingProgress:
         )
 
     def line(self, text: str) -> None:
-        """Say one thing, above the bar if there is one."""
+        """Print one line, above the bar if there is one."""
         if self._quiet:
             return
         self._bar.write(text, file=sys.stdout)
         sys.stdout.flush()
 
     def advance(self, step: int, **values: float) -> None:
-        """Move on to `step`; on logged steps show the numbers."""
+        """Advance to `step`, and show the metrics of logged steps."""
         self._bar.update(step - self._at)
         self._at = step
         if not values:
@@ -48,7 +48,7 @@ class TrainingProgress:
 
     def _left(self, step: int) -> str:
         if step - self._start < 2:
-            return ""  # one step, perhaps just compiled, tells nothing
+            return ""  # too early: the first step may include compiling
         elapsed = time.perf_counter() - self._began
         seconds = elapsed / (step - self._start) * (self._steps - step)
         return f", {tqdm.format_interval(seconds)} left"
@@ -59,10 +59,10 @@ class TrainingProgress:
 
 
 class ImageProgress:
-    """Progress over images, whole and in fractions.
+    """Progress over images, which may be a fraction of an image.
 
     Args:
-        word: what is said of the images that are done.
+        word: the verb to show, such as "sampled".
     """
 
     def __init__(self, num: int, word: str):

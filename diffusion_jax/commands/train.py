@@ -31,7 +31,7 @@ DIGITS = DEFAULT.with_name("digits.py")
 
 
 def main(arguments: list[str]) -> None:
-    """Train, or go on training, the run that the arguments describe."""
+    """Train or resume the run that the arguments describe."""
     began = time.perf_counter()
     given, overrides = _parse(arguments)
     if given.verify:
@@ -76,7 +76,7 @@ def _train(config, workdir: Path, began: float) -> None:
         else:
             batch = feed.in_memory(dataset, config.seed, size)
         hooks = make_hooks(config, workdir, diffusion, parallel, batch, checkpoints, first, stack)
-        # Nothing here holds on to the state that the loop uses up.
+        # No reference to the state is kept here, because the loop donates it.
         loop.train(
             draw() if done is None else checkpoints.restore(done, parallel.state),
             plan(config),
@@ -94,16 +94,16 @@ def _paced(
     done: int | None,
     began: float,
 ) -> tuple[int, Source]:
-    """Find the steps that `train.minutes` allows: once, a resumed run keeps its number.
+    """Find the number of steps that `train.minutes` allows; a resumed run keeps its number.
 
     Returns:
-        The number of steps, and the source, whose images may have been read meanwhile.
+        The number of steps, and the source, whose images may be in memory by now.
     """
     if done is not None:
         return cluster.on_first_process(lambda: run_folder.paced_steps(workdir)), source
     pace, source = measured_pace(config, source, diffusion)
     steps = cluster.on_first_process(lambda: fitting_steps(config.train.minutes, pace, began))
-    _say(f"{config.train.minutes:g} minutes: {steps:,} steps at {pace.step_seconds:.3g} s a step")
+    _say(f"{config.train.minutes:g} minutes: {steps:,} steps at {pace.step_seconds:.3g} s per step")
     return steps, source
 
 
@@ -113,7 +113,7 @@ def _say(line: str) -> None:
 
 
 def _claim(workdir: Path, config, source: Source, stack: ExitStack) -> int | None:
-    """Take hold of the folder; the step to go on after, None for a run that saved nothing."""
+    """Lock the folder; return the step to resume after, None if the run has saved nothing."""
     stack.callback(run_folder.lock(workdir).close)
     folder = workdir / "checkpoints"
     steps = step_folders.complete(folder)
@@ -137,20 +137,20 @@ def _begin(workdir: Path, config, source: Source, done: int | None, paced: int |
 def _parse(arguments: list[str]):
     rest, overrides = split_overrides(arguments)
     parser = Parser(
-        prog="train.py", description="Train a diffusion model, or go on where it stopped."
+        prog="train.py", description="Train a diffusion model, or resume a stopped run."
     )
     parser.add_argument(
         "--config", type=named, metavar="FILE[:VARIANT]", help=f"default: configs/{DIGITS.name}"
     )
     parser.add_argument("--workdir", type=as_path, help="the run's folder; default: runs/NAME")
     parser.add_argument(
-        "--verify", action="store_true", help="only check the run's checkpoints against their sums"
+        "--verify", action="store_true", help="only verify the checksums of the run's checkpoints"
     )
-    several = parser.add_argument_group("several processes, where JAX does not find them by itself")
-    several.add_argument("--coordinator", metavar="HOST:PORT", help="where process 0 listens")
+    several = parser.add_argument_group("several processes, if JAX does not detect them itself")
+    several.add_argument("--coordinator", metavar="HOST:PORT", help="address of process 0")
     several.add_argument("--num_processes", type=integer)
     several.add_argument("--process_id", type=integer, help="0 to num_processes - 1")
-    parser.epilog = "Any key of the config: --config.key=value, e.g. --config.train.steps=100"
+    parser.epilog = "Set any config key with --config.key=value, e.g. --config.train.steps=100"
     return parser.parse_args(rest), overrides
 
 
@@ -162,7 +162,7 @@ def _configured(given, overrides):
 
 
 def plan(config) -> LoopPlan:
-    """How far the loop goes and how often it does what."""
+    """Return the loop's number of steps and its intervals."""
     part = config.train
     every = part.log_every, part.save_every, part.sample_every
     return LoopPlan(part.steps, part.batch_size, *every, part.max_skipped)
@@ -174,12 +174,12 @@ def _keep(config) -> step_folders.Keep:
 
 
 def make_hooks(config, workdir, diffusion, parallel, batch, checkpoints, done, stack: ExitStack):
-    """What the loop calls; what has to be closed is left to `stack`."""
+    """Make the loop's callbacks; `stack` closes those that must be closed."""
     first = cluster.is_first()
     metrics = None
     if first:
         if not events_available():
-            warn("no TensorBoard events: the package 'tensorboardX' is not installed")
+            warn("no TensorBoard events: package 'tensorboardX' is missing; pip install it")
         metrics = MetricsWriter(workdir, done, config.train.log_every)
         stack.callback(metrics.close)
     report = TrainingProgress(config.train.steps, done, quiet=not first)

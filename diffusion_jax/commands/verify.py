@@ -1,4 +1,4 @@
-"""`train.py --verify`: are a run's checkpoints what was written?"""
+"""`train.py --verify`: check that a run's checkpoints are as they were written."""
 
 from pathlib import Path
 
@@ -18,17 +18,17 @@ def verify(workdir: Path) -> None:
     for step in steps:
         wrong = step_folders.damage(folder, step)
         if wrong and step not in step_folders.complete(folder):
-            print(f"checkpoint {step}: removed meanwhile by a trainer", flush=True)
+            print(f"checkpoint {step}: removed meanwhile by a training process", flush=True)
             continue
         print(f"checkpoint {step}: {'good' if wrong is None else wrong}", flush=True)
         damaged += [step] if wrong else []
     for step in step_folders.unnamed(folder):
-        print(f"checkpoint {step}: has no manifest and does not count", flush=True)
+        print(f"checkpoint {step}: incomplete (no manifest), ignored", flush=True)
     if not steps:
         print(f"no checkpoint in {folder}")
     if damaged:
         good = [step for step in steps if step not in damaged]
-        then = f"training and sampling use {good[-1]}" if good else "no other is there"
+        then = f"training and sampling use {good[-1]}" if good else "there is no other"
         raise UserError(
             f"{len(damaged)} of {len(steps)} checkpoints in {folder} are damaged "
             f"({', '.join(map(str, damaged))}); {then}"

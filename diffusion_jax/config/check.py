@@ -1,4 +1,4 @@
-"""What a configuration may say, looked at before anything is downloaded, read or compiled."""
+"""Checks of a configuration, before anything is downloaded, read or compiled."""
 
 import math
 from typing import Any, get_args, get_origin
@@ -31,7 +31,7 @@ NAMES = {
     "sample.grid": GRIDS,
 }
 
-# What numbers must lie between, ends included; they are of the type of the lower end.
+# Ranges of numbers, ends included; a number has the type of the lower end.
 RANGES = {
     "seed": (0, 2**31 - 1),
     "schedule.steps": (1, 10**6),
@@ -103,7 +103,7 @@ TYPES = {
 
 
 def check(config: Config) -> None:
-    """Refuse names that are in no table and numbers that nothing could be done with.
+    """Refuse unknown names, wrong types and numbers outside their range.
 
     Raises:
         UserError: a key is missing, unknown or of another type, a name is unknown, or a number
@@ -126,18 +126,18 @@ def check(config: Config) -> None:
         )
     if not learned and config.loss == "hybrid":
         raise UserError(
-            f"config.loss 'hybrid' trains a learned variance, config.variance is "
-            f"'{config.variance}'; set it to 'learned_range' or config.loss to 'weighted'"
+            f"config.loss 'hybrid' needs a learned variance, but config.variance is "
+            f"'{config.variance}'; set it to 'learned_range', or config.loss to 'weighted'"
         )
     _check_classes(config)
     profiled_steps(config)
     if not config.name:
-        raise UserError("config.name is empty; it names the run's folder")
+        raise UserError("config.name is empty; set it to a name for the run's folder")
     check_settings(UNet(out_channels=1, **config.model))
 
 
 def profiled_steps(config: Config) -> tuple[int, int]:
-    """The first and last step that config.profile asks to trace, 0 and 0 for none.
+    """Return the first and last step that config.profile asks to trace, 0 and 0 for none.
 
     Raises:
         UserError: it is not of the form 100:110.
@@ -185,5 +185,5 @@ def _check_classes(config: Config) -> None:
     interval = config.sample.guidance_interval
     if len(interval) != 2 or not 0.0 <= interval[0] <= interval[1] <= 1.0:
         raise UserError(
-            f"config.sample.guidance_interval is {interval}; it must be two rising numbers in 0..1"
+            f"config.sample.guidance_interval is {interval}; it must be two ascending numbers, 0..1"
         )

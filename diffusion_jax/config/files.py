@@ -18,7 +18,7 @@ from diffusion_jax.errors import UserError
 Config = Any  # a ConfigDict, whose fields no type checker can know
 
 DEFAULT = Path(__file__).parents[2] / "configs" / "default.py"
-# What changes no update but for its rounding. So does every key that ends in "_every".
+# Keys that affect updates only by rounding. So does every key that ends in "_every".
 MAY_CHANGE = (
     "data.dir",
     "data.stream",
@@ -33,12 +33,12 @@ MAY_CHANGE = (
     "train.max_skipped",
     "train.steps",
 )
-# Keys that older runs lack, with the values that mean "as it was then".
+# Keys that older runs lack, with the values that reproduce their behaviour.
 ADDED = {"train.minutes": 0.0}
 
 
 def load(spec: str, overrides: list[tuple[str, str]]) -> Config:
-    """The configuration `FILE[:variant]` with its overrides, locked.
+    """Load the configuration `FILE[:variant]` with its overrides, and lock it.
 
     Args:
         spec: path of a Python file that defines `get_config()`, or `get_config(variant)`.
@@ -79,7 +79,7 @@ def _get_config(path: Path, variant: str) -> Config:
 
 
 def _check_keys(config: Config, path: Path) -> None:
-    """Refuse a tree with other keys than the default's, where the default's file is at hand."""
+    """Refuse a configuration whose keys are not those of the default file, if that exists."""
     if not DEFAULT.is_file():
         return
     known = flatten(_get_config(DEFAULT, "").to_dict())
@@ -95,7 +95,7 @@ def _near(key: str, known: Iterable[str]) -> str:
 
 
 def override(config: Config, key: str, text: str) -> None:
-    """Set a dotted key from the text of its value, in the type of its present value.
+    """Set a dotted key to a value given as text, converted to the type of its present value.
 
     Raises:
         UserError: the key is unknown, or the value has the wrong type.
@@ -130,14 +130,14 @@ def _parse(text: str, kind: type, default: Any) -> Any:
 
 
 def describe(kind: Any) -> str:
-    """What a value of this type looks like, in words."""
+    """Describe values of this type in words."""
     names = {int: "an integer", bool: "true or false", str: "text"}
     finite = {float: "a finite number", float | None: "a finite number"}
     return {**names, **finite}.get(kind, "numbers like 1,2,2")
 
 
 def flatten(tree: dict, prefix: str = "") -> dict[str, Any]:
-    """Nested dicts as one dict with dotted keys; an empty one is a value."""
+    """Flatten nested dicts into one with dotted keys; an empty dict counts as a value."""
     flat = {}
     for key, value in tree.items():
         if isinstance(value, dict) and value:
@@ -148,10 +148,10 @@ def flatten(tree: dict, prefix: str = "") -> dict[str, Any]:
 
 
 def stretched(config: Config, steps: int) -> Config:
-    """The same plan of training over another number of steps.
+    """Rescale the training plan to another number of steps.
 
-    Warm-up, saves and grids of samples keep their share of the run, and so does the horizon
-    1 / (1 - decay) of the averaged parameters.
+    Warm-up and the intervals of saves and sample grids keep their share of the run, and so does
+    the horizon 1 / (1 - decay) of the averaged parameters.
     """
     changed = config.copy_and_resolve_references()
     factor = steps / config.train.steps
@@ -168,12 +168,12 @@ def stretched(config: Config, steps: int) -> Config:
 
 
 def to_json(config: Config) -> dict:
-    """The configuration as plain JSON values, lists for tuples."""
+    """Return the configuration as plain JSON values, with lists for tuples."""
     return json.loads(json.dumps(config.to_dict(), allow_nan=False))
 
 
 def from_json(tree: dict) -> Config:
-    """The configuration that `to_json` wrote, locked."""
+    """Return the configuration that `to_json` wrote, locked."""
 
     def tuples(value):
         if isinstance(value, dict):
@@ -184,7 +184,7 @@ def from_json(tree: dict) -> Config:
 
 
 def with_added_keys(tree: dict) -> dict:
-    """What `to_json` wrote in an older version, with the keys that it lacks."""
+    """Add the keys that are missing from the `to_json` of an older version."""
     tree = copy.deepcopy(tree)
     for key, value in ADDED.items():
         *groups, leaf = key.split(".")
@@ -196,9 +196,9 @@ def with_added_keys(tree: dict) -> dict:
 
 
 def differences(old: dict, new: dict) -> list[str]:
-    """Keys whose values differ and may not change between resumes, as 'key (old -> new)'."""
+    """List the keys that differ but must not change on resuming, as 'key (old -> new)'."""
     old, new = flatten(old), flatten(new)
-    # What `train.minutes` stretches is part of the plan.
+    # With `train.minutes`, the number of steps may not change either.
     fixed = {"train.steps"} if new.get("train.minutes") else set()
     return [
         f"{key} ({old.get(key)} -> {new.get(key)})"

@@ -1,4 +1,4 @@
-"""How per-step tables and per-image numbers meet images of any shape."""
+"""Combine per-step tables and per-image numbers with images of any shape."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-PIECES = 20  # that the host counts progress by
+PIECES = 20  # a scan is split into at most this many, so that the host can report progress
 
 
 def expand(a: jax.Array, x: jax.Array) -> jax.Array:
@@ -15,12 +15,12 @@ def expand(a: jax.Array, x: jax.Array) -> jax.Array:
 
 
 def lookup(table: np.ndarray, t: jax.Array, x: jax.Array) -> jax.Array:
-    """Look a float64 per-step table up at `t` in the precision of `x`, ready to broadcast with it.
+    """Look up a float64 per-step table at `t`, in the precision of `x` and broadcastable with it.
 
     Args:
         table: `[T]`, float64, one number per step.
         t: int32, any shape that leads the shape of `x`.
-        x: the images that the result will meet.
+        x: the images that the result will be combined with.
     """
     return expand(jnp.asarray(table, jnp.result_type(x, jnp.float32))[t], x)
 
@@ -36,19 +36,20 @@ def mean_event(x: jax.Array, t: jax.Array) -> jax.Array:
 
 
 def materialized(arrays: Any) -> Any:
-    """The arrays, all of them in memory on a CPU before anything that uses one is computed.
+    """On a CPU, force all arrays into memory before anything that uses them is computed.
 
-    In programs that are compiled with `compiler_options`; others drop it. XLA's CPU compiler makes
-    a program of its own for every array that is written, and repeats in each what leads to it
-    rather than read what another wrote. Elsewhere the arrays alone.
+    XLA's CPU compiler generates separate code for every output array and recomputes shared inputs
+    in each. The barrier prevents this, but only in programs compiled with `compiler_options`: in
+    others XLA removes it. On other platforms the arrays are returned as they are.
     """
     return jax.lax.optimization_barrier(arrays) if jax.default_backend() == "cpu" else arrays
 
 
 def pieces(rows: Any) -> list[Any]:
-    """Cut a table's first axis into up to 20 pieces: equal ones, or the last one is shorter.
+    """Split a table's first axis into at most 20 pieces, of equal length if possible.
 
-    Every length is compiled for, so a number of equal pieces is looked for first, from 5 up.
+    Each distinct length is compiled separately. If no number of pieces from 5 to 20 divides the
+    axis evenly, the last piece is shorter.
     """
     length = len(jax.tree.leaves(rows)[0])
     equal = max(n for n in range(1, PIECES + 1) if length % n == 0)

@@ -1,4 +1,4 @@
-"""The variational bound on -log p(x0), every term per image and per step, in nats.
+"""The variational bound on -log p(x0): every term, per image and per step, in nats.
 
 bound = prior + sum over t >= 1 of diffusion + reconstruction (Ho et al. 2020, eq. 5; steps here
 are 0-based, so the reconstruction is the term of t = 0).
@@ -19,7 +19,7 @@ from diffusion_jax.core.schedules import Schedule
 
 
 def prior_nats(schedule: Schedule, x0: jax.Array) -> jax.Array:
-    """KL(q(x_T | x0) || N(0, scale_T^2 I)) per image: the cost of stopping the noising at step T.
+    """Compute KL(q(x_T | x0) || N(0, scale_T^2 I)) per image: the cost of stopping at step T.
 
     scale_T is 1 where variance is preserved (Ho et al. 2020, eq. 5).
 
@@ -36,43 +36,43 @@ def prior_nats(schedule: Schedule, x0: jax.Array) -> jax.Array:
 
 
 def _x0_error(reverse: ReverseProcess, denoised: Denoised, x0, eps, t) -> jax.Array:
-    """x0_weight^2 |x0 - x0_hat|^2 (Kingma et al. 2021, eq. 13)."""
+    """Compute x0_weight^2 |x0 - x0_hat|^2 (Kingma et al. 2021, eq. 13)."""
     return lookup(np.square(reverse.moves.x0_weight), t, x0) * jnp.square(x0 - denoised.x0)
 
 
 def _eps_error(reverse: ReverseProcess, denoised: Denoised, x0, eps, t) -> jax.Array:
-    """(x0_weight noise / signal)^2 |eps - eps_hat|^2 (Ho et al. 2020, eq. 12)."""
+    """Compute (x0_weight noise / signal)^2 |eps - eps_hat|^2 (Ho et al. 2020, eq. 12)."""
     weight = reverse.moves.x0_weight * reverse.schedule.noise / reverse.schedule.signal
     return lookup(np.square(weight), t, x0) * jnp.square(eps - denoised.eps)
 
 
 def _mean_error(reverse: ReverseProcess, denoised: Denoised, x0, eps, t) -> jax.Array:
-    """|mu~ - mu|^2 (Ho et al. 2020, eq. 8)."""
+    """Compute |mu~ - mu|^2 (Ho et al. 2020, eq. 8)."""
     schedule = reverse.schedule
     xt = q_sample(schedule, x0, t, eps)
     ours = q_posterior(schedule, denoised.x0, xt, t).mean
     return jnp.square(q_posterior(schedule, x0, xt, t).mean - ours)
 
 
-# The squared distance of the two means, from any of the three errors; that of x0 keeps its digits.
+# The squared distance of the means, from any of three errors; that of x0 is the most precise.
 ERRORS = {"x0": _x0_error, "eps": _eps_error, "mean": _mean_error}
 
 
 def diffusion_nats(
     reverse: ReverseProcess, denoised: Denoised, x0, eps, t, through: str = "x0"
 ) -> jax.Array:
-    """KL(q(x_{t-1} | x_t, x0) || p(x_{t-1} | x_t)) per image, for t >= 1.
+    """Compute KL(q(x_{t-1} | x_t, x0) || p(x_{t-1} | x_t)) per image, for t >= 1.
 
-    KL = D (exp(-d) - 1 + d)/2 + |mu~ - mu|^2 / (2 model_var), where d is the log of the model's
-    over the posterior's variance, made in float64 (in float32 the textbook form loses it).
+    KL = D (exp(-d) - 1 + d)/2 + |mu~ - mu|^2 / (2 model_var), d = log(model_var / posterior_var).
+    The tables behind d are float64, because the textbook form cancels in float32.
 
     Args:
-        denoised: what the denoiser says of x_t = signal x0 + noise eps.
+        denoised: the denoiser's output at x_t = signal x0 + noise eps.
         x0, eps: `[b, h, w, c]`.
         t: int32 `[b]`.
-        through: the error that gives the distance of the means, a name in `ERRORS`.
+        through: the error from which the distance of the means is computed, a name in `ERRORS`.
     """
-    # At t = 0 the posterior is a point and its term the reconstruction; 1 keeps the log finite.
+    # At t = 0 the posterior has no variance and this term is not used; 1 keeps the log finite.
     posterior_var = np.where(reverse.moves.s < 0, 1.0, reverse.moves.posterior_var)
     change = reverse.log_var_change(denoised, t, x0)
     distance = ERRORS[through](reverse, denoised, x0, eps, t)
@@ -84,13 +84,13 @@ def diffusion_nats(
 def reconstruction_nats(
     reverse: ReverseProcess, denoised: Denoised, x0, t, levels: int | None
 ) -> jax.Array:
-    """-log p(x0 | x_1) per image under the decoder N(x0_hat, decoder_var), at t = 0.
+    """Compute -log p(x0 | x_1) per image under the decoder N(x0_hat, decoder_var), at t = 0.
 
-    For data in `levels` levels it is the probability of each level's bin (Ho et al. 2020, eq. 13);
-    for continuous data, `levels` None, a density.
+    Discrete data are scored by the probability of each level's bin (Ho et al. 2020, eq. 13),
+    continuous data (`levels` None) by the density.
 
     Args:
-        x0: images in [-1, 1], on the grid of their levels if they have any.
+        x0: images in [-1, 1], with values exactly on the levels unless `levels` is None.
         t: zeros, int32 `[b]`.
     """
     log_var = lookup(reverse.log_var.offset, t, x0) + reverse.log_var_change(denoised, t, x0)
@@ -103,7 +103,7 @@ def reconstruction_nats(
 def term_nats(
     reverse: ReverseProcess, denoised: Denoised, x0, eps, t, levels: int | None
 ) -> jax.Array:
-    """One term of the bound per image at its own step: reconstruction at t = 0, diffusion above.
+    """Compute one term of the bound per image: reconstruction at t = 0, diffusion at t >= 1.
 
     Arguments as in `diffusion_nats` and `reconstruction_nats`, t int32 `[b]`.
     """
@@ -112,14 +112,14 @@ def term_nats(
 
 
 class Strata(NamedTuple):
-    """Runs of steps, each evaluated at one step of its own: int32 tables `[s]`."""
+    """Runs of consecutive steps, each evaluated at one of its steps: int32 tables `[s]`."""
 
     start: Any
     size: Any
 
 
 def strata(steps: int, every: int) -> Strata:
-    """t = 0 by itself, then runs of `every` steps, the last one perhaps shorter."""
+    """Split the steps into t = 0 and runs of `every` steps, the last one perhaps shorter."""
     start = np.concatenate([[0], np.arange(1, steps, every)]).astype(np.int32)
     return Strata(start, np.diff(start, append=steps).astype(np.int32))
 
@@ -127,7 +127,7 @@ def strata(steps: int, every: int) -> Strata:
 class Terms(NamedTuple):
     """Per stratum and image, `[s, b]`: nats of all its steps; mean squared errors at one of them.
 
-    The errors are means over dimensions, of images in [-1, 1] and of unit noise.
+    The errors are averaged over dimensions, for images in [-1, 1] and noise of unit variance.
     """
 
     nats: jax.Array
@@ -143,9 +143,9 @@ def stratum_terms(
     x0: jax.Array,
     runs: Strata,
 ) -> Terms:
-    """The terms of any strata in one scan, each at one step of it drawn per image, one noise.
+    """Compute the terms of strata in one scan, at one random step and noise per image and stratum.
 
-    A stratum of n steps counts n times its drawn term, so that sums over strata are unbiased.
+    The term of a stratum of n steps is multiplied by n, so that sums over strata are unbiased.
 
     Args:
         keys: one key per image `[b]`.
@@ -170,7 +170,7 @@ def stratum_terms(
 
 
 class Bound(NamedTuple):
-    """The bound in nats per image: `prior` `[b]` and its other terms, stratum 0 for t = 0."""
+    """The bound in nats per image: `prior`, `[b]`, and all other terms; stratum 0 is t = 0."""
 
     prior: jax.Array
     terms: Terms
@@ -199,7 +199,7 @@ def bound_nats(
     x0: jax.Array,
     every: int = 1,
 ) -> Bound:
-    """The whole bound, one draw of x_t per image and stratum of `every` steps.
+    """Compute the whole bound, with one draw of x_t per image and stratum of `every` steps.
 
     Arguments as in `stratum_terms`.
     """

@@ -1,7 +1,7 @@
-"""Likelihood of data under the model by Monte Carlo: whole trajectories in place of single terms.
+"""Monte Carlo estimates of the likelihood, from whole trajectories instead of single terms.
 
-All are honest estimates of -log p(x0), a few with a bias that is known in sign: `trajectory_nats`
-is a bound for one trajectory, `importance_weighted_nats` a tighter one for K.
+In expectation, `trajectory_nats` is an upper bound on -log p(x0), and `importance_weighted_nats` is
+a tighter one from K trajectories. `naive_log_likelihoods` gives an unbiased estimate of p(x0).
 """
 
 import jax
@@ -19,14 +19,14 @@ from diffusion_jax.core.process import ReverseProcess, q_posterior, q_sample
 def trajectory_nats(
     reverse: ReverseProcess, denoise: Denoise, levels: int | None, keys: jax.Array, x0: jax.Array
 ) -> jax.Array:
-    """log q(x_{1:T} | x0) - log p(x_{0:T}) of one trajectory x_{1:T} ~ q(. | x0) per image.
+    """Compute log q(x_{1:T} | x0) - log p(x_{0:T}) for one draw x_{1:T} ~ q(. | x0) per image.
 
-    Its mean is the bound (Sohl-Dickstein et al. 2015, eq. 10; Ho et al. 2020, eq. 3), and exp(-it)
-    has the mean p(x0). q is walked backwards, by its posteriors, so that every step adds a
-    difference of two near log-densities.
+    Its mean is the bound (Sohl-Dickstein et al. 2015, eq. 10; Ho et al. 2020, eq. 3), and the mean
+    of exp(-nats) is p(x0). The trajectory is drawn backwards, from the posteriors of q, so that
+    every step adds the difference of two similar log-densities.
 
     Args:
-        levels: of the data, None for a continuous decoder.
+        levels: number of levels of the data, None for a continuous decoder.
         keys: one key per image `[b]`.
         x0: `[b, h, w, c]`.
 
@@ -61,7 +61,7 @@ def trajectory_nats(
 
 
 def importance_weighted_nats(log_weights_nats: jax.Array) -> jax.Array:
-    """-log of the mean weight over K trajectories, K first axis: at most the mean of the K bounds.
+    """Compute -log of the mean weight of K trajectories: at most the mean of their K bounds.
 
     -log (1/K sum_k exp(-nats_k)): a bound in expectation for every K, which tightens as K grows
     (Burda et al. 2015, eq. 8 and theorem 1).
@@ -80,10 +80,10 @@ def naive_log_likelihoods(
     keys: jax.Array,
     x0: jax.Array,
 ) -> jax.Array:
-    """log p(x0 | x_1) at the end of one of the model's own chains per key, for one x0.
+    """Compute log p(x0 | x_1) of one x0 at the end of a chain drawn from the model, per key.
 
-    exp of it averages to p(x0), unbiased; but hardly any chain passes near a given x0, so its
-    variance is hopeless but for toys.
+    Its exponential is an unbiased estimate of p(x0). But hardly any chain comes near a given x0,
+    so the variance is far too large except for toy problems.
 
     Args:
         keys: one per chain `[n]`.
@@ -107,9 +107,9 @@ def naive_log_likelihoods(
 
 
 def log_mean_exp(log_values: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """log of the mean of exp(values) over the first axis, and that mean's relative standard error.
+    """Compute log(mean(exp(values))) over the first axis, and the mean's relative standard error.
 
-    The error is itself estimated: where few values carry the mean, it is too small.
+    The error is itself an estimate: it is too small where a few values dominate the mean.
     """
     count = log_values.shape[0]
     log_mean = logsumexp(log_values, axis=0) - jnp.log(count)

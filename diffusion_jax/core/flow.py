@@ -21,14 +21,14 @@ Divergence = Callable[[Field, jax.Array], tuple[jax.Array, jax.Array]]
 
 
 def exact_divergence(field: Field, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The field and the trace of its Jacobian per image, by D derivatives: for small D.
+    """Compute the field and its exact divergence per image with D derivatives, for small D.
 
     Args:
-        field: `[b, ...] -> [b, ...]`, each image's value a function of that image alone.
+        field: `[b, ...] -> [b, ...]`; each image's value depends on that image alone.
         x: `[b, ...]`.
 
     Returns:
-        field(x), and `[1, b]`.
+        field(x), and the trace of its Jacobian, `[1, b]`.
     """
     value, push = jax.linearize(field, x)
     size = x[0].size
@@ -41,10 +41,10 @@ def exact_divergence(field: Field, x: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def hutchinson(probes: jax.Array) -> Divergence:
-    """The trace of the Jacobian estimated by probes: v^T J v, unbiased for each (FFJORD).
+    """Estimate the trace of the Jacobian by v^T J v, which is unbiased for each probe v.
 
-    (Hutchinson 1990; Grathwohl et al. 2018, eq. 7.) One set of probes serves a whole trajectory;
-    the spread of the estimates over probes is the error bar.
+    (Hutchinson 1990; FFJORD, Grathwohl et al. 2018, eq. 7.) The same probes are used along a whole
+    trajectory; the spread of the estimates over probes gives the error bar.
 
     Args:
         probes: `[p, b, ...]`, entries of mean 0 and variance 1, such as `rademacher_probes`.
@@ -60,13 +60,13 @@ def hutchinson(probes: jax.Array) -> Divergence:
 
 
 def rademacher_probes(keys: jax.Array, count: int, shape: tuple[int, ...]) -> jax.Array:
-    """Random signs `[count, b, *shape]`, image i's drawn from `keys[i]` alone."""
+    """Draw random signs `[count, b, *shape]`, image i's from `keys[i]` alone."""
     draw = jax.vmap(lambda key: jax.random.rademacher(key, (count, *shape), jnp.float32))
     return jnp.swapaxes(draw(keys), 0, 1)
 
 
 def flow_nats(grid: Schedule, denoise: Denoise, divergence: Divergence, x: jax.Array) -> jax.Array:
-    """-log p(x) at the grid's first noise level, by Heun's method along the grid, in nats.
+    """Compute -log p(x) in nats at the grid's first level, by Heun's method along the grid.
 
     The error falls with the square of the grid's spacing in log-SNR.
 
@@ -74,10 +74,10 @@ def flow_nats(grid: Schedule, denoise: Denoise, divergence: Divergence, x: jax.A
         grid: noise levels from the data's end to the prior's, see `schedules.uniform_log_snr`.
         denoise: `(x, row of the grid) -> Denoised`.
         divergence: `exact_divergence` or `hutchinson(probes)`.
-        x: `[b, ...]`, points of the density at the grid's first level.
+        x: `[b, ...]`, the points at which to evaluate the density.
 
     Returns:
-        `[p, b]`: one row per probe, a single one for the exact divergence.
+        `[p, b]`: one row per probe, or a single row for the exact divergence.
     """
 
     def slope(x, row):
@@ -105,7 +105,7 @@ def flow_nats(grid: Schedule, denoise: Denoise, divergence: Divergence, x: jax.A
 
 
 def dequantise(level: jax.Array, uniform: jax.Array, levels: int) -> jax.Array:
-    """Integer levels spread evenly over their bins: x = 2 (level + u - 1/2) / (levels - 1) - 1.
+    """Spread integer levels evenly over their bins: x = 2 (level + u - 1/2) / (levels - 1) - 1.
 
     For a density p of x, by Jensen's inequality, -log P(level) <= E_u[-log p(x)] - `log_bin_nats`
     (Theis et al. 2016).
@@ -118,5 +118,5 @@ def dequantise(level: jax.Array, uniform: jax.Array, levels: int) -> jax.Array:
 
 
 def log_bin_nats(levels: int, dims: int) -> float:
-    """Log of the volume of one bin: dims log(2 / (levels - 1))."""
+    """Compute the log-volume of one bin: dims log(2 / (levels - 1))."""
     return dims * math.log(2.0 / (levels - 1))

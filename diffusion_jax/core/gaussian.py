@@ -11,7 +11,7 @@ LOG_2PI = math.log(2.0 * math.pi)
 
 
 def log_density(x: jax.Array, mean: jax.Array, log_var: jax.Array) -> jax.Array:
-    """Log-density of N(mean, exp(log_var)) per dimension.
+    """Compute the log-density of N(mean, exp(log_var)) per dimension.
 
     log N(x) = -(log 2 pi + log_var + (x - mean)^2 exp(-log_var)) / 2
     """
@@ -19,9 +19,9 @@ def log_density(x: jax.Array, mean: jax.Array, log_var: jax.Array) -> jax.Array:
 
 
 def kl_of_variances(d: jax.Array) -> jax.Array:
-    """KL of two Gaussians of equal means, d = log_var_p - log_var_q: (exp(-d) - 1 + d) / 2.
+    """Compute the KL of Gaussians with equal means: (exp(-d) - 1 + d) / 2.
 
-    Near zero, where the three terms cancel, by its series.
+    d = log_var_p - log_var_q. Near zero, where the three terms cancel, a series is used.
     """
     small = jnp.where(jnp.abs(d) < 0.1, d, 0.0)
     series = jnp.ones_like(small)
@@ -31,7 +31,7 @@ def kl_of_variances(d: jax.Array) -> jax.Array:
 
 
 def kl(mean_q, log_var_q, mean_p, log_var_p) -> jax.Array:
-    """KL(q || p) of two diagonal Gaussians per dimension.
+    """Compute KL(q || p) of two diagonal Gaussians per dimension.
 
     KL = (exp(-d) - 1 + d + (mean_q - mean_p)^2 exp(-log_var_p)) / 2,  d = log_var_p - log_var_q
     """
@@ -40,7 +40,7 @@ def kl(mean_q, log_var_q, mean_p, log_var_p) -> jax.Array:
 
 
 def kl_full(mean_q, cov_q, mean_p, cov_p) -> jax.Array:
-    """KL(q || p) of two Gaussians with full covariances.
+    """Compute KL(q || p) of two Gaussians with full covariances.
 
     KL = (log(det P / det Q) + tr(P^-1 Q) + (mean_q - mean_p)^T P^-1 (mean_q - mean_p) - D) / 2
 
@@ -56,12 +56,12 @@ def kl_full(mean_q, cov_q, mean_p, cov_p) -> jax.Array:
 
 
 def entropy(log_var: jax.Array) -> jax.Array:
-    """Differential entropy of a Gaussian per dimension: (log 2 pi e + log_var) / 2."""
+    """Compute the differential entropy of a Gaussian per dimension: (log 2 pi e + log_var) / 2."""
     return 0.5 * (LOG_2PI + 1.0 + log_var)
 
 
 def cross_entropy(mean_q, log_var_q, mean_p, log_var_p) -> jax.Array:
-    """Cross-entropy -E_q log p of two diagonal Gaussians per dimension; equals H(q) + KL(q || p).
+    """Compute the cross-entropy -E_q log p = H(q) + KL(q || p) of two Gaussians per dimension.
 
     CE = (log 2 pi + log_var_p + (exp(log_var_q) + (mean_q - mean_p)^2) exp(-log_var_p)) / 2
     """
@@ -70,11 +70,12 @@ def cross_entropy(mean_q, log_var_q, mean_p, log_var_p) -> jax.Array:
 
 
 def discretised_log_likelihood(level, mean, log_var, levels: int) -> jax.Array:
-    """Log-probability that N(mean, exp(log_var)) gives to a level's bin, per dimension.
+    """Compute the log-probability of a level's bin under N(mean, exp(log_var)), per dimension.
 
     Level k of L stands for x = 2 k / (L - 1) - 1; its bin reaches half-way to its neighbours, and
     the outermost bins reach to infinity, so the L probabilities sum to one
-    (Ho et al. 2020, eq. 13). Both edges come from integers, so that neighbours share one value.
+    (Ho et al. 2020, eq. 13). The edges are computed from integers, so neighbouring bins share the
+    same value.
 
     Args:
         level: integers in `0 .. levels - 1`.
@@ -94,7 +95,7 @@ def _lower_edge(level, levels: int) -> jax.Array:
 
 
 def _log_ndtr_difference(lower, upper) -> jax.Array:
-    """log(Phi(upper) - Phi(lower)), taken in the lower tail, where Phi keeps its digits."""
+    """Compute log(Phi(upper) - Phi(lower)) in the lower tail, where Phi keeps its precision."""
     flip = lower + upper > 0.0
     lower, upper = jnp.where(flip, -upper, lower), jnp.where(flip, -lower, upper)
     log_lower, log_upper = log_ndtr(lower), log_ndtr(upper)
@@ -103,5 +104,5 @@ def _log_ndtr_difference(lower, upper) -> jax.Array:
 
 
 def bits_per_dim(nats: jax.Array, dims: int) -> jax.Array:
-    """Turn nats per image into bits per dimension: nats / (dims log 2)."""
+    """Convert nats per image to bits per dimension: nats / (dims log 2)."""
     return nats / (dims * math.log(2.0))

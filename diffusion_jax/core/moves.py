@@ -1,4 +1,4 @@
-"""Moves between noise levels: every coefficient of the posterior, whatever lies between."""
+"""Moves between two noise levels, adjacent or not: all coefficients of the posterior."""
 
 from typing import NamedTuple
 
@@ -8,7 +8,7 @@ from diffusion_jax.core.schedules import Schedule
 
 
 class NoiseLevel(NamedTuple):
-    """x = signal x0 + noise eps: float64 tables; the data themselves have no noise."""
+    """Float64 tables of noise levels, x = signal x0 + noise eps; the data have noise 0."""
 
     signal: np.ndarray
     noise: np.ndarray
@@ -39,7 +39,7 @@ class Moves(NamedTuple):
 
 
 def moves(schedule: Schedule, t, s) -> Moves:
-    """The moves t[i] -> s[i], all coefficients in float64 whatever steps lie between."""
+    """Compute the moves t[i] -> s[i] in float64; a move may skip any number of steps."""
     t, s = np.asarray(t, np.int32), np.asarray(s, np.int32)
     start, end = levels(schedule, t), levels(schedule, s)
     k = -np.expm1(start.log_snr - end.log_snr)
@@ -56,7 +56,7 @@ def moves(schedule: Schedule, t, s) -> Moves:
 
 
 def levels(schedule: Schedule, t: np.ndarray) -> NoiseLevel:
-    """The levels of steps t, where -1 is the data: all signal, no noise."""
+    """Return the levels of steps t, where -1 is the data: all signal, no noise."""
     return NoiseLevel(
         np.append(schedule.signal, 1.0)[t],
         np.append(schedule.noise, 0.0)[t],
@@ -65,12 +65,12 @@ def levels(schedule: Schedule, t: np.ndarray) -> NoiseLevel:
 
 
 def single_steps(schedule: Schedule) -> Moves:
-    """The training chain's own moves t -> t-1, in the order of t, so that row t is step t."""
+    """Return the moves t -> t-1 of the training chain, with row t for step t."""
     t = np.arange(schedule.steps)
     return moves(schedule, t, t - 1)
 
 
 def descent(grid: Schedule) -> Moves:
-    """The moves of a sampler: from the grid's noisiest level down to the data, one by one."""
+    """Return a sampler's moves: level by level from the grid's noisiest down to the data."""
     t = np.arange(grid.steps)[::-1]
     return moves(grid, t, t - 1)

@@ -1,4 +1,4 @@
-"""Training objectives: what a network's output at one noised image costs, per image.
+"""Training objectives: the loss per image of the network's output at a noised image.
 
 To add a weight: write a function of the prediction that returns a float64 table `[T]`, the weight
 of the squared error of x0, and add its line to `WEIGHTS`. To add a loss: write a function
@@ -21,28 +21,31 @@ BOUND_IN_HYBRID = 1e-3  # Nichol & Dhariwal 2021, eq. 16
 
 
 def _simple(meaning: Prediction) -> np.ndarray:
-    """(d / noise)^2: weight one on the output; for eps, L_simple (Ho et al. 2020, eq. 14)."""
+    """Return (d / noise)^2: weight 1 on the output; for eps, L_simple (Ho et al. 2020, eq. 14)."""
     return np.square(meaning.d / meaning.schedule.noise)
 
 
 def _bound(meaning: Prediction) -> np.ndarray:
-    """(SNR_{t-1} - SNR_t) / 2, and 1 / (2 noise^2) for the decoder (Kingma et al. 2021, eq. 13)."""
+    """Return (SNR_{t-1} - SNR_t) / 2, and 1 / (2 noise^2) for the decoder.
+
+    (Kingma et al. 2021, eq. 13.)
+    """
     snr = np.exp(meaning.schedule.log_snr)
     return 0.5 * np.append(1.0 / np.square(meaning.schedule.noise[0]), snr[:-1] - snr[1:])
 
 
 def _snr(meaning: Prediction) -> np.ndarray:
-    """SNR: the squared error of eps, whatever is predicted."""
+    """Return the SNR: the squared error of eps, whatever is predicted."""
     return np.exp(meaning.schedule.log_snr)
 
 
 def _truncated_snr(meaning: Prediction) -> np.ndarray:
-    """max(SNR, 1) (Salimans & Ho 2022, section 4)."""
+    """Return max(SNR, 1) (Salimans & Ho 2022, section 4)."""
     return np.maximum(np.exp(meaning.schedule.log_snr), 1.0)
 
 
 def _min_snr(meaning: Prediction) -> np.ndarray:
-    """min(SNR, 5) (Hang et al. 2023, section 3.4)."""
+    """Return min(SNR, 5) (Hang et al. 2023, section 3.4)."""
     return np.minimum(np.exp(meaning.schedule.log_snr), 5.0)
 
 
@@ -56,10 +59,10 @@ WEIGHTS = {
 
 
 class Model(NamedTuple):
-    """What a loss has to know beyond the network.
+    """What a loss needs besides the network.
 
     weight: a name in `WEIGHTS`.
-    levels: of the data, for the discretised decoder.
+    levels: number of levels of the data, for the discretised decoder.
     """
 
     meaning: Prediction
@@ -69,7 +72,7 @@ class Model(NamedTuple):
 
 
 def _weighted(model: Model, prediction: jax.Array, x0, eps, t) -> jax.Array:
-    """weight_t |x0 - x0_hat|^2 = weight_t (noise/d)^2 |y - y_hat|^2; the factor is float64."""
+    """Compute weight_t |x0 - x0_hat|^2 = weight_t (noise/d)^2 |y - y_hat|^2."""
     meaning = model.meaning
     scale = WEIGHTS[model.weight](meaning) * np.square(meaning.schedule.noise / meaning.d)
     error = mean_event(jnp.square(prediction - meaning.target(x0, eps, t)), t)
@@ -77,9 +80,9 @@ def _weighted(model: Model, prediction: jax.Array, x0, eps, t) -> jax.Array:
 
 
 def _bound_bits(model: Model, prediction: jax.Array, var_output, x0, eps, t) -> jax.Array:
-    """T times the term of the bound at t, in bits/dim: over uniform t its mean is the bound's sum.
+    """Compute T times the bound's term at t in bits/dim: its mean over uniform t is the bound.
 
-    The prior's term is left out: nothing that is learned enters it.
+    The prior's term is left out, because it does not depend on the parameters.
     """
     meaning, dims = model.meaning, x0[0].size
     xt = q_sample(meaning.schedule, x0, t, eps)
@@ -90,17 +93,17 @@ def _bound_bits(model: Model, prediction: jax.Array, var_output, x0, eps, t) -> 
 
 
 def weighted(model: Model, output: jax.Array, x0, eps, t) -> jax.Array:
-    """The weighted squared error, mean over dimensions (Ho et al. 2020, eqs. 12 and 14)."""
+    """Compute the weighted squared error, mean over dimensions (Ho et al. 2020, eqs. 12 and 14)."""
     return _weighted(model, split_output(output, x0)[0], x0, eps, t)
 
 
 def bound(model: Model, output: jax.Array, x0, eps, t) -> jax.Array:
-    """The variational bound itself, means and variances, in bits/dim (Ho et al. 2020, eq. 5)."""
+    """Compute the bound itself in bits/dim, for means and variances (Ho et al. 2020, eq. 5)."""
     return _bound_bits(model, *split_output(output, x0), x0, eps, t)
 
 
 def hybrid(model: Model, output: jax.Array, x0, eps, t) -> jax.Array:
-    """weighted + 0.001 bound, whose gradient reaches the variances alone.
+    """Compute weighted + 0.001 bound, where the bound's gradient reaches only the variances.
 
     (Nichol & Dhariwal 2021, eq. 16 and section 3.1.)
     """
@@ -121,7 +124,7 @@ def training_loss(
     t: jax.Array,
     eps: jax.Array,
 ) -> jax.Array:
-    """The loss of each image at its step and noise.
+    """Compute the loss of each image at its step and noise.
 
     Args:
         loss: a name in `LOSSES`.

@@ -1,13 +1,13 @@
 """What the network's output means, and how it is turned into the clean image and the noise.
 
 Every prediction is a pair of per-step coefficients (a, b): output = a x0 + b eps. With
-x_t = signal x0 + noise eps and d = signal b - noise a, three formulas serve them all:
+x_t = signal x0 + noise eps and d = signal b - noise a, three formulas hold for all of them:
 
 x0 = (b x_t - noise y) / d,   eps = (signal y - a x_t) / d,
 and the squared error of y is (d / noise)^2 times that of x0.
 
-To add one: write a function from a `Schedule` to (a, b) and add its line to `PREDICTIONS`, and to
-`OF_STEPS` if it means something on the training steps alone.
+To add one: write a function from a `Schedule` to (a, b) and add its line to `PREDICTIONS`. If it is
+defined on the training steps only, add its name to `OF_STEPS`.
 """
 
 from collections.abc import Callable
@@ -32,23 +32,23 @@ def _x0(schedule: Schedule):
 
 
 def _v(schedule: Schedule):
-    """v = signal eps - noise x0 (Salimans & Ho 2022, section 4)."""
+    """Return (a, b) of v = signal eps - noise x0 (Salimans & Ho 2022, section 4)."""
     return -schedule.noise, schedule.signal
 
 
 def _score(schedule: Schedule):
-    """The conditional score -eps / noise (Song & Ermon 2019)."""
+    """Return (a, b) of the conditional score -eps / noise (Song & Ermon 2019)."""
     return np.zeros(schedule.steps), -1.0 / schedule.noise
 
 
 def _mean(schedule: Schedule):
-    """The posterior's mean x0_weight x0 + xt_weight x_t (Ho et al. 2020, eq. 7)."""
+    """Return (a, b) of the posterior mean x0_weight x0 + xt_weight x_t (Ho et al. 2020, eq. 7)."""
     row = single_steps(schedule)
     return row.x0_weight + row.xt_weight * schedule.signal, row.xt_weight * schedule.noise
 
 
 PREDICTIONS = {"eps": _eps, "x0": _x0, "v": _v, "score": _score, "mean": _mean}
-OF_STEPS = {"mean"}  # it is that of the step before
+OF_STEPS = {"mean"}  # the mean of x_{t-1}: undefined between training steps
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,23 +71,23 @@ class Prediction:
         return network(seen, lookup(self.schedule.time, t, t))
 
     def target(self, x0: jax.Array, eps: jax.Array, t: jax.Array) -> jax.Array:
-        """The output a perfect network would give: y = a x0 + b eps."""
+        """Return the output of a perfect network: y = a x0 + b eps."""
         return lookup(self.a, t, x0) * x0 + lookup(self.b, t, x0) * eps
 
     def to_x0(self, y: jax.Array, xt: jax.Array, t: jax.Array) -> jax.Array:
-        """x0 = (b x_t - noise y) / d."""
+        """Compute x0 = (b x_t - noise y) / d."""
         noise = self.schedule.noise
         return lookup(self.b / self.d, t, xt) * xt - lookup(noise / self.d, t, xt) * y
 
     def to_eps(self, y: jax.Array, xt: jax.Array, t: jax.Array) -> jax.Array:
-        """eps = (signal y - a x_t) / d."""
+        """Compute eps = (signal y - a x_t) / d."""
         signal = self.schedule.signal
         return lookup(signal / self.d, t, xt) * y - lookup(self.a / self.d, t, xt) * xt
 
     def on(self, grid: Schedule) -> "Prediction":
-        """The same meaning between the training steps.
+        """Return the same prediction on another grid, which may lie between the training steps.
 
-        What means something on these steps alone has its a and b interpolated in time.
+        For predictions in `OF_STEPS`, a and b are interpolated in time.
         """
         if self.name not in OF_STEPS:
             return Prediction(self.name, grid, *PREDICTIONS[self.name](grid))
@@ -97,7 +97,7 @@ class Prediction:
 
 
 def prediction(name: str, schedule: Schedule) -> Prediction:
-    """The named entry of `PREDICTIONS` on `schedule`.
+    """Return the named entry of `PREDICTIONS` on `schedule`.
 
     Raises:
         ValueError: at some step the output does not determine x0 and eps (d or noise vanishes).
@@ -105,14 +105,17 @@ def prediction(name: str, schedule: Schedule) -> Prediction:
     meaning = Prediction(name, schedule, *PREDICTIONS[name](schedule))
     lost = np.flatnonzero((meaning.d == 0.0) | (schedule.noise == 0.0) | ~np.isfinite(meaning.d))
     if lost.size:
-        raise ValueError(f"prediction '{name}' does not determine x0 at step t = {lost[0]}")
+        raise ValueError(
+            f"prediction '{name}' does not determine x0 at step t = {lost[0]}; "
+            "use another prediction, such as 'v', or another schedule"
+        )
     return meaning
 
 
 class Denoised(NamedTuple):
-    """What a denoiser knows of x_t: the clean image and the noise, shaped like x_t.
+    """A denoiser's estimates for x_t: the clean image and the noise, shaped like x_t.
 
-    `var_output` is what a network with learned variances says of them, see `process.VARIANCES`.
+    `var_output` is the output from which learned variances are computed, see `process.VARIANCES`.
     """
 
     x0: jax.Array
@@ -125,7 +128,7 @@ Network = Callable[[jax.Array, jax.Array], jax.Array]
 
 
 def split_output(output: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array | None]:
-    """The prediction and, from a network with twice the channels of x, the variance's half."""
+    """Split the output into the prediction and, if it has twice x's channels, the variance part."""
     channels = x.shape[-1]
     return output[..., :channels], output[..., channels:] if output.shape[-1] > channels else None
 
@@ -133,13 +136,13 @@ def split_output(output: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array 
 def denoiser(network: Network, meaning: Prediction, clip: bool) -> Denoise:
     """Turn a network into `denoise(x, t)`, the only thing that samplers and the bound see.
 
-    With `clip` the clean image is held in [-1, 1] and the noise is recomputed from it, so that
+    With `clip`, x0 is clipped to [-1, 1] and eps is recomputed from it, so that
     x_t = signal x0 + noise eps still holds.
 
     Args:
         network: `(x_t / scale, time) -> output`, with the channels of x_t, or twice as many.
-        meaning: what the output means; its schedule is the one that `t` counts along.
-        clip: whether to hold x0 in the range of images.
+        meaning: what the output means; `t` indexes its schedule.
+        clip: whether to clip x0 to [-1, 1].
     """
 
     def denoise(x: jax.Array, t: jax.Array) -> Denoised:

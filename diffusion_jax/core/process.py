@@ -35,19 +35,19 @@ def q_sample(schedule: Schedule, x0: jax.Array, t: jax.Array, eps: jax.Array) ->
 
 
 def q_marginal(schedule: Schedule, x0: jax.Array, t: jax.Array) -> Gaussian:
-    """q(x_t | x0) = N(signal x0, noise^2 I) (Ho et al. 2020, eq. 4)."""
+    """Return q(x_t | x0) = N(signal x0, noise^2 I) (Ho et al. 2020, eq. 4)."""
     return Gaussian(lookup(schedule.signal, t, x0) * x0, lookup(np.square(schedule.noise), t, x0))
 
 
 def q_step(schedule: Schedule, previous: jax.Array, t: jax.Array) -> Gaussian:
-    """q(x_t | x_{t-1}) = N(sqrt(alpha_t) x_{t-1}, beta_t I) (Ho et al. 2020, eq. 2)."""
+    """Return q(x_t | x_{t-1}) = N(sqrt(alpha_t) x_{t-1}, beta_t I) (Ho et al. 2020, eq. 2)."""
     scale = schedule.signal / np.append(1.0, schedule.signal[:-1])
     forward_var = single_steps(schedule).forward_var
     return Gaussian(lookup(scale, t, previous) * previous, lookup(forward_var, t, previous))
 
 
 def q_posterior(schedule: Schedule, x0: jax.Array, xt: jax.Array, t: jax.Array) -> Gaussian:
-    """q(x_{t-1} | x_t, x0), a point mass on x0 at t = 0 (Ho et al. 2020, eqs. 6 and 7)."""
+    """Return q(x_{t-1} | x_t, x0), a point mass on x0 at t = 0 (Ho et al. 2020, eqs. 6 and 7)."""
     row = single_steps(schedule)
     mean = lookup(row.x0_weight, t, xt) * x0 + lookup(row.xt_weight, t, xt) * xt
     return Gaussian(mean, lookup(row.posterior_var, t, xt))
@@ -68,25 +68,25 @@ def _fixed(var: np.ndarray) -> LogVariance:
 
 
 def _smallest(row: Moves) -> np.ndarray:
-    """The posterior's variance; the step onto the data has none: there the decoder's, as below."""
+    """Return the posterior variance, but the forward variance for the step onto the data."""
     return np.where(row.s < 0, row.forward_var, row.posterior_var)
 
 
 def fixed_small(row: Moves) -> LogVariance:
-    """The posterior's variance: optimal if the data were a point (Ho et al. 2020, section 3.2)."""
+    """Use the posterior variance, optimal if the data are a point (Ho et al. 2020, section 3.2)."""
     return _fixed(_smallest(row))
 
 
 def fixed_large(row: Moves) -> LogVariance:
-    """The forward variance beta (Ho et al. 2020, section 3.2).
+    """Use the forward variance beta (Ho et al. 2020, section 3.2).
 
-    Optimal if the data were N(0, I) and the path preserves that variance.
+    It is optimal for data from N(0, I) on a variance-preserving path.
     """
     return _fixed(row.forward_var)
 
 
 def learned_range(row: Moves) -> LogVariance:
-    """Between both fixed ones, on the log scale: output -1 is the small, +1 the large one.
+    """Interpolate between the fixed variances on a log scale: output -1 is small, +1 is large.
 
     log var = v log beta_t + (1 - v) log beta~_t, v = (output + 1)/2 (Nichol & Dhariwal 2021,
     eq. 15); the decoder's variance stays fixed.
@@ -96,12 +96,12 @@ def learned_range(row: Moves) -> LogVariance:
 
 
 def learned_diagonal(row: Moves) -> LogVariance:
-    """Any diagonal: the output is the log of the variance over beta_t (Ho et al. 2020, table 2)."""
+    """Learn any diagonal: the output is log(variance / beta_t) (Ho et al. 2020, table 2)."""
     return LogVariance(np.log(row.forward_var), np.ones_like(row.forward_var))
 
 
 class Variance(NamedTuple):
-    """A choice of the model's variance, and whether the network has a say in it."""
+    """A parametrisation of the model's variance, and whether the network outputs part of it."""
 
     log_var: Callable[[Moves], LogVariance]
     learned: bool
@@ -116,17 +116,18 @@ VARIANCES = {
 
 
 def _first_noise(schedule: Schedule) -> float:
-    """1 - alpha_bar of the first step: the noise that the decoder has to take away."""
+    """Return 1 - alpha_bar of the first step: the noise variance that the decoder removes."""
     return float(np.square(schedule.noise[0]))
 
 
 def _clipped(schedule: Schedule) -> float:
-    """The second step's posterior variance, as in Ho et al.'s code.
+    """Return the posterior variance of the second step, as in Ho et al.'s code.
 
-    It breaks the bound on schedules whose first step is much larger than the second (log-SNR).
+    It makes the bound very loose on schedules whose first step is much larger than the second,
+    such as `log_snr`.
     """
     if schedule.steps < 2:
-        raise ValueError("the decoder 'clipped' takes the variance of the second of >= 2 steps")
+        raise ValueError("decoder 'clipped' needs at least 2 steps; use decoder 'first_noise'")
     return float(single_steps(schedule).posterior_var[1])
 
 
@@ -135,20 +136,23 @@ DECODERS = {"first_noise": _first_noise, "clipped": _clipped}
 
 @dataclass(frozen=True, eq=False)
 class ReverseProcess:
-    """The model's chain p(x_{t-1} | x_t) but for its network: moves and variances, row t step t."""
+    """The model's chain p(x_{t-1} | x_t) without its network: row t of each table is step t."""
 
     schedule: Schedule
     moves: Moves
     log_var: LogVariance
 
     def log_var_change(self, denoised: Denoised, t: jax.Array, x: jax.Array) -> jax.Array:
-        """What the network adds to the log-variance's offset: span * output, 0 if it is fixed."""
+        """Return what the network adds to the log-variance: span * output, 0 if it is fixed."""
         if denoised.var_output is None:
             return jnp.zeros((), x.dtype)
         return lookup(self.log_var.span, t, x) * denoised.var_output
 
     def gaussian(self, denoised: Denoised, xt: jax.Array, t: jax.Array) -> Gaussian:
-        """p(x_{t-1} | x_t): the posterior's mean at the predicted x0 (Ho et al. 2020, eq. 11)."""
+        """Return p(x_{t-1} | x_t), with the posterior's mean at the predicted x0.
+
+        (Ho et al. 2020, eq. 11.)
+        """
         mean, _ = q_posterior(self.schedule, denoised.x0, xt, t)
         var = lookup(np.exp(self.log_var.offset), t, xt)
         return Gaussian(mean, var * jnp.exp(self.log_var_change(denoised, t, xt)))
@@ -157,7 +161,7 @@ class ReverseProcess:
 def reverse_process(
     schedule: Schedule, variance: str, decoder: str = "first_noise"
 ) -> ReverseProcess:
-    """The reverse process with these entries of `VARIANCES` and `DECODERS`.
+    """Build the reverse process with the named entries of `VARIANCES` and `DECODERS`.
 
     Raises:
         ValueError: the schedule has too few steps for the decoder.
@@ -171,8 +175,8 @@ def reverse_process(
 def p_mean_variance(
     reverse: ReverseProcess, denoise: Denoise, xt: jax.Array, t: jax.Array
 ) -> Gaussian:
-    """The model's reverse step p(x_{t-1} | x_t) (Ho et al. 2020, eq. 1).
+    """Return the model's reverse step p(x_{t-1} | x_t) (Ho et al. 2020, eq. 1).
 
-    Whether x0 is clipped is the denoiser's setting.
+    The denoiser decides whether x0 is clipped.
     """
     return reverse.gaussian(denoise(xt, t), xt, t)

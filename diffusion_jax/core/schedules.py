@@ -1,7 +1,8 @@
-"""Noise schedules: how much signal and noise each step holds, made in float64 NumPy.
+"""Noise schedules: how much signal and noise each step has, computed in float64 NumPy.
 
-To add one: write a function that returns a `Schedule` and add its line to `SCHEDULES`. Arguments
-with a key of the same name under `config.schedule` are read from there; `levels` is the data's.
+To add one: write a function that returns a `Schedule` and add its line to `SCHEDULES`. Its
+arguments are read from the keys of the same name under `config.schedule`, except `levels`, the
+data's number of levels.
 """
 
 import math
@@ -13,7 +14,7 @@ import numpy as np
 
 
 class Path(NamedTuple):
-    """How signal and noise go with the log-SNR l, float64 in and out.
+    """Signal and noise as functions of the log-SNR l, in float64.
 
     levels: `(l) -> (signal, noise)`, with log(signal^2 / noise^2) = l.
     drift: `(l) -> d log(signal) / dl`.
@@ -27,12 +28,12 @@ def _root_of_sigmoid(log_snr: np.ndarray) -> np.ndarray:
     return np.exp(-0.5 * np.logaddexp(0.0, -log_snr))
 
 
-# signal^2 = sigmoid(l) = 1 - noise^2: data of unit variance keep it (Ho et al. 2020).
+# signal^2 = sigmoid(l) = 1 - noise^2: unit variance stays unit variance (Ho et al. 2020).
 VARIANCE_PRESERVING = Path(
     lambda log_snr: (_root_of_sigmoid(log_snr), _root_of_sigmoid(-log_snr)),
     lambda log_snr: 0.5 * np.square(_root_of_sigmoid(-log_snr)),
 )
-# signal = 1: noise is added and nothing taken away (Song & Ermon 2019).
+# signal = 1: noise is added and the signal is not scaled down (Song & Ermon 2019).
 VARIANCE_EXPLODING = Path(
     lambda log_snr: (np.ones_like(log_snr), np.exp(-0.5 * log_snr)),
     np.zeros_like,
@@ -43,9 +44,9 @@ VARIANCE_EXPLODING = Path(
 class Schedule:
     """The marginals q(x_t | x0) = N(signal x0, noise^2 I) of each step t = 0 .. T-1.
 
-    Every table is float64 `[T]`; `log_snr` = log(signal^2 / noise^2) falls strictly.
-    `time` is the network's time input: t itself on the training steps, fractions between them.
-    `parent` is the training schedule that a coarser or finer grid was cut from.
+    Every table is float64 `[T]`; `log_snr` = log(signal^2 / noise^2) is strictly decreasing.
+    `time` is the network's time input: t itself on the training steps, a fraction between them.
+    `parent` is the training schedule from which a coarser or finer grid was derived.
     """
 
     log_snr: np.ndarray
@@ -64,18 +65,19 @@ class Schedule:
     def scale(self) -> np.ndarray:
         """sqrt(signal^2 + noise^2), the standard deviation of x_t for data of unit variance.
 
-        Networks see x_t over it, and the prior is N(0, scale_T^2 I); 1 if variance is preserved.
+        Networks receive x_t / scale, and the prior is N(0, scale_T^2 I). The scale is 1 on
+        variance-preserving paths.
         """
         return np.hypot(self.signal, self.noise)
 
     def at_log_snr(self, log_snr: np.ndarray) -> "Schedule":
-        """The same path at other log-SNRs, falling ones; times between steps are interpolated."""
+        """Return the same path at other, decreasing log-SNRs, with interpolated times."""
         parent = self.parent or self
         time = np.interp(-log_snr, -parent.log_snr, parent.time)
         return from_log_snr(log_snr, self.path, time, parent)
 
     def take(self, t) -> "Schedule":
-        """The grid of some of the steps, in rising order."""
+        """Return the grid of the steps `t`, which must be in ascending order."""
         return Schedule(
             self.log_snr[t],
             self.signal[t],
@@ -92,14 +94,14 @@ def from_log_snr(
     time: np.ndarray | None = None,
     parent: Schedule | None = None,
 ) -> Schedule:
-    """The schedule of a log-SNR table along a path, by default the variance-preserving one."""
+    """Build the schedule of a log-SNR table along a path, variance-preserving by default."""
     log_snr = np.asarray(log_snr, np.float64)
     time = np.arange(len(log_snr), dtype=np.float64) if time is None else time
     return Schedule(log_snr, *path.levels(log_snr), time, path, parent)
 
 
 def uniform_log_snr(schedule: Schedule, points: int) -> Schedule:
-    """A grid between the same ends, evenly spaced in log-SNR; of a single point, the noisy end."""
+    """Return a grid evenly spaced in log-SNR between the same ends; one point is the noisy end."""
     return schedule.at_log_snr(np.linspace(schedule.log_snr[-1], schedule.log_snr[0], points)[::-1])
 
 
@@ -108,10 +110,12 @@ def _from_log_alpha_bar(log_alpha_bar: np.ndarray) -> Schedule:
 
 
 def from_betas(betas) -> Schedule:
-    """Any user's forward variances beta_t: alpha_bar_t = prod (1 - beta_i), summed as logarithms.
+    """Build a schedule from forward variances beta_t: alpha_bar_t = prod_{i <= t} (1 - beta_i).
+
+    The product is computed as a sum of logarithms.
 
     Raises:
-        ValueError: `betas` is empty or leaves (0, 1).
+        ValueError: `betas` is empty or has a value outside (0, 1).
     """
     betas = np.asarray(betas, np.float64)
     if betas.ndim != 1 or not betas.size or not np.all((betas > 0.0) & (betas < 1.0)):
@@ -120,24 +124,27 @@ def from_betas(betas) -> Schedule:
 
 
 def linear(steps: int, beta_start: float = 1e-4, beta_end: float = 0.02) -> Schedule:
-    """Betas that grow linearly from `beta_start` to `beta_end` (Ho et al. 2020, section 4)."""
+    """Build the schedule of linearly increasing betas (Ho et al. 2020, section 4)."""
     if beta_start > beta_end:
         raise ValueError(f"beta_start {beta_start:g} must not exceed beta_end {beta_end:g}")
     return from_betas(np.linspace(beta_start, beta_end, steps))
 
 
 def cosine(steps: int, offset: float = 0.008, beta_max: float = 0.999) -> Schedule:
-    """alpha_bar(u) = cos^2((u + offset)/(1 + offset) pi/2) (Nichol & Dhariwal 2021, eq. 17)."""
+    """Build the cosine schedule (Nichol & Dhariwal 2021, eq. 17).
+
+    alpha_bar(u) = cos^2((u + offset)/(1 + offset) pi/2), with betas of at most `beta_max`.
+    """
     u = np.arange(steps + 1) / steps
     alpha_bar = np.cos((u + offset) / (1.0 + offset) * math.pi / 2.0) ** 2
     return from_betas(np.minimum(1.0 - alpha_bar[1:] / alpha_bar[:-1], beta_max))
 
 
 def sigmoid(steps: int, start: float = -3.0, end: float = 3.0, tau: float = 1.0) -> Schedule:
-    """alpha_bar(u) follows a falling sigmoid over [start, end] (Chen 2023, algorithm 1).
+    """Build the schedule whose alpha_bar is a decreasing sigmoid (Chen 2023, algorithm 1).
 
     alpha_bar(u) = (g(end) - g(start + u (end - start))) / (g(end) - g(start)),
-    g(z) = 1/(1 + exp(-z/tau)), held above 1e-9.
+    g(z) = 1/(1 + exp(-z/tau)), clipped from below at 1e-9.
     """
     g = 1.0 / (1.0 + np.exp(-np.linspace(start, end, steps + 1) / tau))
     alpha_bar = np.maximum((g[-1] - g[1:]) / (g[-1] - g[0]), 1e-9)
@@ -147,9 +154,10 @@ def sigmoid(steps: int, start: float = -3.0, end: float = 3.0, tau: float = 1.0)
 def log_snr_linear(
     steps: int, levels: int, log_snr_max: float | None = None, log_snr_min: float = -10.0
 ) -> Schedule:
-    """Log-SNR that falls linearly from `log_snr_max` to `log_snr_min` (Kingma et al. 2021).
+    """Build the schedule whose log-SNR decreases linearly (Kingma et al. 2021).
 
-    By default the first step's noise is a sixth of a bin of the data's `levels`: 2/(levels - 1)/6.
+    By default the noise of the first step is a sixth of the width of one data level:
+    2/(levels - 1)/6.
     """
     if log_snr_max is None:
         noise = 2.0 / (levels - 1) / 6.0
@@ -160,7 +168,7 @@ def log_snr_linear(
 
 
 def variance_exploding(steps: int, noise_min: float = 0.01, noise_max: float = 10.0) -> Schedule:
-    """Noise levels in geometric progression on an unscaled signal (Song & Ermon 2019, section 4).
+    """Build geometric noise levels on an unscaled signal (Song & Ermon 2019, section 4).
 
     noise(u) = noise_min (noise_max / noise_min)^u.
     """

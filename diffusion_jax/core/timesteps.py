@@ -1,4 +1,4 @@
-"""How t is drawn in training: records of pure functions, whose memory is part of what is saved.
+"""Ways to draw t in training: records of pure functions, whose memory is saved in checkpoints.
 
 To add one: write a function of T that returns a `Timesteps` and add its line to `TIMESTEPS`.
 """
@@ -13,7 +13,7 @@ from diffusion_jax.core.keys import image_keys, image_uniform
 
 
 class Drawn(NamedTuple):
-    """t int32 `[b]`, and the weight `[b]` that makes the mean of the losses unbiased."""
+    """Steps t, int32 `[b]`, and the weights `[b]` that make the mean of the losses unbiased."""
 
     t: jax.Array
     weight: jax.Array
@@ -23,9 +23,10 @@ class Timesteps(NamedTuple):
     """One way to draw t.
 
     init: `() -> memory`, None if there is none.
-    draw: `(memory, key, index, batch) -> Drawn`; one key for the whole batch, on all devices;
-        index int32 `[b]`, positions in the whole batch of the images at hand; batch, its size.
-    update: `(memory, t, loss) -> memory`, from the whole batch `[batch]`, losses unweighted.
+    draw: `(memory, key, index, batch) -> Drawn`; all devices use the same key. `index`, int32
+        `[b]`, holds the positions of these images in the whole batch, and `batch` is its size.
+    update: `(memory, t, loss) -> memory`; t and the unweighted losses `[batch]` are those of the
+        whole batch.
     """
 
     init: Callable[[], Any]
@@ -34,7 +35,7 @@ class Timesteps(NamedTuple):
 
 
 def _even(key: jax.Array, index: jax.Array, batch: int) -> jax.Array:
-    """Numbers frac(u + i/batch) with one u for the whole batch: each uniform, together even."""
+    """Draw frac(u + i/batch) with one u for all i: each is uniform, together evenly spaced."""
     return jnp.mod(jax.random.uniform(key) + index / batch, 1.0)
 
 
@@ -47,32 +48,35 @@ def _memoryless(numbers: Callable[..., jax.Array], steps: int) -> Timesteps:
 
 
 def uniform(steps: int) -> Timesteps:
-    """t uniform and independent for each image (Ho et al. 2020, algorithm 1)."""
+    """Draw t uniformly and independently for each image (Ho et al. 2020, algorithm 1)."""
     return _memoryless(lambda key, index, batch: image_uniform(image_keys(key, index)), steps)
 
 
 def stratified(steps: int) -> Timesteps:
-    """t even over the batch: floor(T frac(u + i/batch)), with one u for the whole batch.
+    """Draw t evenly over the batch: floor(T frac(u + i/batch)), with one u for the whole batch.
 
-    Each t is uniform on its own, so the loss stays unbiased, with less variance (Kingma et al.
-    2021, appendix I.1).
+    Each t is uniform on its own, so the loss is unbiased, and it varies less (Kingma et al. 2021,
+    appendix I.1).
     """
     return _memoryless(_even, steps)
 
 
 class LossHistory(NamedTuple):
-    """Per step `[T]`: a running mean of the squared loss, and how many losses it has seen."""
+    """The running mean of the squared loss and the number of losses seen, per step `[T]`."""
 
     square: jax.Array
     count: jax.Array
 
 
-MEMORY = 10  # losses that a step remembers, and must have seen before it counts
-UNIFORM_SHARE = 1e-3  # keeps every probability, and so every weight, within bounds
+MEMORY = 10  # losses in the running mean; every step needs as many before p_t is used
+UNIFORM_SHARE = 1e-3  # bounds every probability from below, and so every weight from above
 
 
 def probabilities(history: LossHistory) -> jax.Array:
-    """p_t ~ sqrt(E[L_t^2]), uniform until every step is known (Nichol & Dhariwal 2021, eq. 18)."""
+    """Compute p_t, proportional to sqrt(E[L_t^2]) (Nichol & Dhariwal 2021, eq. 18).
+
+    It is uniform until every step has seen enough losses.
+    """
     steps = len(history.square)
     size = jnp.sqrt(history.square)
     known = jnp.all(history.count >= MEMORY) & (jnp.sum(size) > 0.0)
@@ -81,9 +85,9 @@ def probabilities(history: LossHistory) -> jax.Array:
 
 
 def remember(history: LossHistory, t: jax.Array, loss: jax.Array) -> LossHistory:
-    """Take a batch in: the mean of each step's newest losses moves in with a memory of ten.
+    """Update the running means with the losses of a batch.
 
-    A step that n losses came for keeps 0.9^n of what it knew; the first losses are averaged.
+    A timestep with n new losses keeps 0.9^n of its old estimate; its first ten are averaged.
     """
     new = jnp.zeros_like(history.count).at[t].add(1)
     total = jnp.zeros_like(history.square).at[t].add(jnp.square(loss))
@@ -96,10 +100,10 @@ def remember(history: LossHistory, t: jax.Array, loss: jax.Array) -> LossHistory
 
 
 def importance(steps: int) -> Timesteps:
-    """t in proportion to the root of its mean squared loss, weighted by 1 / (T p_t).
+    """Draw t in proportion to the root of its mean squared loss, weighted by 1 / (T p_t).
 
-    The paper keeps the last ten losses of every step; here a running mean of that memory is kept,
-    which does not depend on the order of the images (Nichol & Dhariwal 2021, section 3.3).
+    The paper averages the last ten losses of every step (Nichol & Dhariwal 2021, section 3.3). The
+    running mean used here has a similar memory but does not depend on the order of the images.
     """
 
     def draw(history, key, index, batch):

@@ -21,7 +21,7 @@ FASHION_MNIST_URL = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/
 
 @dataclass(frozen=True)
 class Split:
-    """One split: images uint8 [n, h, w, c], and for each label feature whole numbers [n]."""
+    """One split: images uint8 [n, h, w, c], and integers [n] for each label feature."""
 
     images: np.ndarray
     labels: dict[str, np.ndarray]
@@ -44,7 +44,7 @@ class Archive:
     parse: Callable[[dict[str, bytes]], Content]
 
     def fetch(self) -> Content:
-        """Downloads and parses all; UserError if that fails. Nothing is written to disk."""
+        """Download and parse all files in memory; UserError if that fails."""
         files = {name: download(self.url + name, sha256) for name, sha256 in self.files.items()}
         try:
             return self.parse(files)
@@ -59,7 +59,7 @@ def parse_cifar(
     members: dict[str, list[str]],
     class_names: dict[str, str],
 ) -> Content:
-    """CIFAR's one tar.gz: records of one byte a label and 3072 bytes of planar 32x32 RGB.
+    """Parse CIFAR's tar.gz: records of one byte per label and 3072 bytes of planar 32x32 RGB.
 
     members: the files of each split; class_names: the file of each label, in a record's order.
     """
@@ -81,7 +81,7 @@ def parse_cifar(
 
 
 def read_members(packed: bytes, wanted: set[str], folder: str) -> dict[str, bytes]:
-    """The wanted members of a tar.gz, read in one pass and in memory only."""
+    """Read the wanted members of a tar.gz in one pass and in memory only."""
     found = {}
     with tarfile.open(fileobj=io.BytesIO(packed), mode="r|gz") as archive:
         for member in archive:
@@ -94,7 +94,7 @@ def read_members(packed: bytes, wanted: set[str], folder: str) -> dict[str, byte
 
 
 def parse_mnist(files: dict[str, bytes]) -> Content:
-    """MNIST's four gzipped IDX files, for each split its images and its labels."""
+    """Parse MNIST's four gzipped IDX files: the images and the labels of each split."""
     arrays = iter([read_idx(gzip.decompress(packed)) for packed in files.values()])
     splits = {
         name: Split(next(arrays)[..., None], {"label": next(arrays)}) for name in ("train", "test")
@@ -103,17 +103,17 @@ def parse_mnist(files: dict[str, bytes]) -> Content:
 
 
 def read_idx(content: bytes) -> np.ndarray:
-    """A uint8 array in IDX format: two zeros, type 8, the rank, big-endian sizes, the data."""
+    """Read a uint8 array in IDX format: two zeros, type 8, the rank, big-endian sizes, the data."""
     magic = struct.unpack(">I", content[:4])[0]
     if magic >> 8 != 8:
-        raise ValueError(f"no IDX file of bytes (it starts with {magic:#x})")
+        raise ValueError(f"not an IDX file of uint8 (it starts with {magic:#x})")
     rank = magic & 255
     shape = struct.unpack(f">{rank}I", content[4 : 4 + 4 * rank])
     return np.frombuffer(content, np.uint8, offset=4 + 4 * rank).reshape(shape)
 
 
 def mnist_like(url: str, train_images: str, train_labels: str, images: str, labels: str) -> Archive:
-    """An archive laid out as MNIST's, with the checksums of its four files."""
+    """Return an archive laid out like MNIST's, with the checksums of its four files."""
     files = {
         "train-images-idx3-ubyte.gz": train_images,
         "train-labels-idx1-ubyte.gz": train_labels,

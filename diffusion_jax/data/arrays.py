@@ -12,11 +12,11 @@ EXPECTED = "expected uint8 images [n, h, w, c] or [n, h, w]"
 
 
 def open_arrays(split: str, directory: str, image_size: int, channels: int) -> Source:
-    """The images of one .npz or .npy file, with 256 levels; pickled objects are never read.
+    """Open the images of a .npz or .npy file, with 256 levels; pickled objects are never read.
 
-    directory: such a file, which is then 'train', or a folder with train.npz and test.npz (or
+    directory: such a file, used as split 'train', or a folder with train.npz and test.npz (or
     .npy). In an .npz the images are `images` or `arr_0`, the labels, if any, `labels` or `arr_1`.
-    image_size and channels are those of every source; arrays come in one form only.
+    image_size and channels are not used: arrays are never resized or converted.
 
     Raises UserError for anything else, naming the file and what is expected.
     """
@@ -25,7 +25,7 @@ def open_arrays(split: str, directory: str, image_size: int, channels: int) -> S
         images, labels = read_arrays(file)
     except UserError:
         raise
-    # NumPy reports damage by whatever its parsers run into.
+    # On damaged files, NumPy's parsers raise all kinds of errors.
     except Exception as error:
         raise UserError(f"{file}: not readable as NumPy arrays ({error}); {EXPECTED}") from error
     if images.dtype.kind == "f" and not np.all(finite := np.isfinite(images)):
@@ -53,7 +53,7 @@ def _are_classes(labels: np.ndarray, size: int) -> bool:
 
 
 def find_file(path: Path, split: str) -> Path:
-    """The file of `split`: `path` itself, or the one of that name in it."""
+    """Return the file of `split`: `path` itself, or the file of that name in the folder."""
     if path.is_file():
         choose_split(f"the single file '{path}'", ("train",), split)
         return path
@@ -71,18 +71,18 @@ def find_file(path: Path, split: str) -> Path:
 
 
 def read_arrays(file: Path) -> tuple[np.ndarray, np.ndarray | None]:
-    """The images and, if the file has them, the labels."""
+    """Read the images and, if the file has them, the labels."""
     content = np.load(file, allow_pickle=False)
     if isinstance(content, np.ndarray):
         return content, None
     with content:
         needed = sum(member.file_size for member in content.zip.infolist())
-        check_memory(str(file), needed, "keep its images in a folder, as files")
+        check_memory(str(file), needed, "store its images as files in a folder")
         labels = next((content[key] for key in ("labels", "arr_1") if key in content), None)
         images = next((content[key] for key in ("images", "arr_0") if key in content), None)
         if images is None:
             raise ValueError(f"no array 'images' or 'arr_0' among {sorted(content)}")
         for each in (images, labels):
             if each is not None and not isinstance(each, np.ndarray):
-                raise ValueError("a member is no array")
+                raise ValueError("a member is not an array")
         return images, labels

@@ -7,9 +7,10 @@ import numpy as np
 
 @lru_cache(maxsize=4)
 def permutation(size: int, *seeds: int) -> np.ndarray:
-    """A read-only permutation of 0..size-1, int64 [size], fixed by the seeds (>= 0) for ever.
+    """Return a read-only permutation of 0..size-1, int64 [size], fixed by the seeds (>= 0).
 
-    It sorts raw bits, whose stream NumPy guarantees; it does not guarantee Generator.permutation's.
+    It sorts raw bits: NumPy guarantees that their stream never changes, but not that of
+    Generator.permutation.
     """
     bits = np.random.Philox(np.random.SeedSequence(seeds)).random_raw(size)
     order = np.argsort(bits, kind="stable")
@@ -18,11 +19,11 @@ def permutation(size: int, *seeds: int) -> np.ndarray:
 
 
 def batch_indices(seed: int, step: int, batch_size: int, size: int) -> np.ndarray:
-    """Indices of the images in the batch of `step` (0-based), int64 [batch_size].
+    """Return the indices of the images in the batch of `step` (0-based), int64 [batch_size].
 
     Position p = step * batch_size + i of the stream shows image permutation_e[p mod size] in epoch
-    e = p // size, so every image comes once an epoch and a batch may straddle epochs. Process k of
-    n takes the k-th of n equal slices.
+    e = p // size, so every image occurs once per epoch and a batch may span epochs. Process k of n
+    takes the k-th of n equal slices.
     """
     first, last = step * batch_size, (step + 1) * batch_size
     pieces = []

@@ -1,4 +1,4 @@
-"""What every source of images yields: the pixels as whole numbers, and what is known beforehand."""
+"""The interface of all image sources: integer pixels, and what is known before reading them."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -31,17 +31,19 @@ class Dataset:
         if len(self.images) == 0:
             raise UserError("the data set holds no images")
         if self.levels < 256 and (highest := self.images.max()) >= self.levels:
-            raise UserError(f"pixel level {highest} in data of {self.levels} levels (0..levels-1)")
+            raise UserError(
+                f"pixel level {highest} is outside the {self.levels} levels (0..levels-1)"
+            )
         lowest, highest = self.labels.min(), self.labels.max()
         if lowest < 0 or highest >= max(self.classes, 1):
             raise UserError(
-                f"labels {lowest}..{highest} in data of {self.classes} classes (0..classes-1)"
+                f"labels {lowest}..{highest} are outside the {self.classes} classes (0..classes-1)"
             )
 
 
 # Some images of a split and their labels, as arrays of a Dataset, by their indices: `(indices [k])
-# -> (images uint8 [k, h, w, c], labels int32 [k])`. Threads may call it at once, and it can be
-# pickled for other processes. UserError for an image that cannot be read.
+# -> (images uint8 [k, h, w, c], labels int32 [k])`. It is thread-safe, can be pickled for other
+# processes, and raises UserError for an image that cannot be read.
 Read = Callable[[Sequence[int] | np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
@@ -76,7 +78,7 @@ class Source:
 
 
 def loaded(dataset: Dataset) -> Source:
-    """The source of a data set that is in memory already."""
+    """Return the source of a data set that is already in memory."""
     size, *shape = dataset.images.shape
     read = _Chosen(dataset.images, dataset.labels)
     return Source(tuple(shape), dataset.levels, dataset.classes, size, read, lambda: dataset)
@@ -93,14 +95,14 @@ class _Chosen(NamedTuple):
 
 
 def own_path(kind: str, directory: str) -> Path:
-    """Where a user's own data lie; UserError if nothing is named: never the current folder."""
+    """Return the path of a user's own data; UserError if it is empty, not the current folder."""
     if not directory:
         raise UserError(f"data set '{kind}' needs its folder: set --config.data.dir")
     return Path(directory).expanduser()
 
 
 def choose_split(kind: str, splits, split: str) -> str:
-    """`split` if it is one of `splits`; else a UserError that lists them."""
+    """Return `split` if it is one of `splits`; otherwise raise a UserError that lists them."""
     if split not in splits:
         raise UserError(f"{kind} has no split '{split}'; it has: {', '.join(splits)}")
     return split

@@ -1,4 +1,4 @@
-"""Encoded images to uint8 arrays: one kind of pixel, centre crop, resize, and many at once."""
+"""Decode images to uint8 arrays: pixel format, centre crop, resizing, many in parallel."""
 
 import contextlib
 import math
@@ -22,7 +22,7 @@ DAMAGE = (zlib.error, struct.error)
 
 
 def centre_square(image, size: int):
-    """The largest centred square of a Pillow image, resized (bicubic, antialiased) to `size`."""
+    """Crop a Pillow image to its largest centred square, and resize it (bicubic) to `size`."""
     from PIL import Image
 
     side = min(image.size)
@@ -36,10 +36,10 @@ class Unreadable(ValueError):
 
 
 def read_pixels(file, channels: int, image_size: int = 0) -> np.ndarray:
-    """One image file, a path or a binary stream, as uint8 [h, w, channels].
+    """Read one image file, a path or a binary stream, as uint8 [h, w, channels].
 
     image_size: crop and resize to this square, or 0 to keep the size. EXIF rotation is ignored.
-    Raises Unreadable; nothing of an image of more than MAX_PIXELS is decoded.
+    Raises Unreadable. An image of more than MAX_PIXELS is not decoded at all.
     """
     from PIL import Image, UnidentifiedImageError
 
@@ -56,14 +56,14 @@ def read_pixels(file, channels: int, image_size: int = 0) -> np.ndarray:
         raise Unreadable(f"not a readable {', '.join(FORMATS)} image") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise Unreadable(f"more than {MAX_PIXELS / 1e6:.0f} million pixels") from None
-    # Pillow reports damage by whatever its decoders run into.
+    # On damaged files, Pillow's decoders raise all kinds of errors.
     except (OSError, ValueError, SyntaxError, EOFError, IndexError, MemoryError, *DAMAGE) as error:
         raise Unreadable(f"broken image ({error})") from error
     return array.reshape(*array.shape[:2], channels)
 
 
 def decode_image(file, name: str, channels: int, image_size: int = 0) -> np.ndarray:
-    """What read_pixels reads of an image in a data set; a UserError naming `name` if it cannot."""
+    """Read an image of a data set by read_pixels; on failure, raise a UserError with `name`."""
     try:
         return read_pixels(file, channels, image_size)
     except Unreadable as error:
@@ -72,7 +72,7 @@ def decode_image(file, name: str, channels: int, image_size: int = 0) -> np.ndar
 
 @contextlib.contextmanager
 def limited_pixels():
-    """Makes Pillow's limit of pixels firm: by itself it only warns, up to twice as many."""
+    """Enforce Pillow's pixel limit: up to twice the limit, Pillow itself only warns."""
     from PIL import Image
 
     with warnings.catch_warnings():
@@ -81,7 +81,7 @@ def limited_pixels():
 
 
 def check_memory(name: str, needed: int, remedy: str) -> None:
-    """Raises UserError if `needed` bytes are more than the machine has available."""
+    """Raise UserError if `needed` bytes are more than the machine has available."""
     import psutil
 
     available = psutil.virtual_memory().available
@@ -93,9 +93,9 @@ def check_memory(name: str, needed: int, remedy: str) -> None:
 
 
 def encoded(name: str, shape: tuple, classes: int, size: int, read: Read) -> Source:
-    """The source of `size` encoded 8-bit images; load() decodes them in threads, chunk by chunk.
+    """Return a source of `size` encoded 8-bit images; load() decodes chunks of them in threads.
 
-    It raises what the first chunk that fails raises, and UserError if memory does not suffice.
+    load() raises the error of the first chunk that fails, and UserError if memory is too small.
     """
 
     def load() -> Dataset:
@@ -123,7 +123,7 @@ def encoded(name: str, shape: tuple, classes: int, size: int, read: Read) -> Sou
 
 
 def read_image(path: Path, shape: tuple[int, int, int]) -> np.ndarray:
-    """A picture as float32 `[h, w, c]` in [-1, 1], turned into grey or colour as the run needs.
+    """Read a picture as float32 `[h, w, c]` in [-1, 1], in grey or colour as the run needs.
 
     Raises:
         UserError: it cannot be read, or has another size.
@@ -132,7 +132,7 @@ def read_image(path: Path, shape: tuple[int, int, int]) -> np.ndarray:
 
 
 def read_mask(path: Path, shape: tuple[int, int, int]) -> np.ndarray:
-    """A black and white picture as float32 `[h, w, 1]`: 1 where it is white.
+    """Read a black-and-white picture as float32 `[h, w, 1]`: 1 where it is white.
 
     Raises:
         UserError: it cannot be read, or has another size.

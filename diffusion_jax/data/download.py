@@ -1,4 +1,4 @@
-"""Fetching files over the network: with a deadline, a progress bar and a checksum."""
+"""Downloading files: with a deadline, a progress bar and a checksum."""
 
 import hashlib
 import http.client
@@ -13,7 +13,7 @@ CHUNK_BYTES = 1 << 18
 
 
 def open_url(url: str):
-    """The response of a GET request, for use in a `with`; a UserError within OPEN_SECONDS."""
+    """Return the response of a GET request, a context manager; UserError after OPEN_SECONDS."""
     answer = []
 
     def fetch():
@@ -22,7 +22,7 @@ def open_url(url: str):
         except (OSError, http.client.HTTPException) as error:
             answer.append(error)
 
-    # A socket's timeout covers neither the look-up of the name nor the sum over its addresses.
+    # A socket's timeout covers neither the DNS lookup nor the total over several addresses.
     thread = threading.Thread(target=fetch, daemon=True)
     thread.start()
     thread.join(OPEN_SECONDS)
@@ -34,7 +34,7 @@ def open_url(url: str):
 
 
 def download(url: str, sha256: str) -> bytes:
-    """The content at `url`; UserError if it cannot be had or is not the one of that checksum."""
+    """Return the content at `url`; UserError if the download fails or the checksum differs."""
     from tqdm import tqdm
 
     content = bytearray()
@@ -50,14 +50,14 @@ def download(url: str, sha256: str) -> bytes:
                 raise no_download(url, error) from error
     if hashlib.sha256(content).hexdigest() != sha256:
         raise UserError(
-            f"{url} came incomplete or altered ({len(content)} bytes, wrong SHA-256); try again"
+            f"{url} is incomplete or altered ({len(content)} bytes, wrong SHA-256); try again"
         )
     return bytes(content)
 
 
 def no_download(url: str, reason) -> UserError:
-    """The error for a file that cannot be fetched."""
+    """Return the error for a file that cannot be downloaded."""
     return UserError(
-        f"cannot download {url} ({reason}); check the network, or name a folder that holds the "
-        "prepared data with --config.data.dir"
+        f"cannot download {url} ({reason}); check the network, or set --config.data.dir "
+        "to a folder that holds the prepared data"
     )

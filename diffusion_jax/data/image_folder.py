@@ -16,14 +16,14 @@ SPLITS = ("train", "test")
 
 
 def open_image_folder(split: str, directory: str, image_size: int, channels: int) -> Source:
-    """The images under `directory`, in the sorted order of their paths, with 256 levels.
+    """Open the images under `directory`, sorted by path, with 256 levels.
 
     DIR/train and DIR/test are the splits if either exists; otherwise everything is 'train'.
     Subfolders of a split are classes, if there are two or more and all images lie in them.
     image_size: crop and resize to this square; 0 keeps the size, which all must then share.
     channels: 3 or 0 for RGB, 1 for gray.
 
-    Raises UserError for a folder without images, a split that is not there, or a broken image.
+    Raises UserError for a folder without images, a missing split, or a broken image.
     """
     channels = channels or 3
     if channels not in (1, 3):
@@ -70,7 +70,7 @@ class Files(NamedTuple):
 
 
 def find_splits(root: Path, split: str) -> dict[str, Path]:
-    """The folder of each split under `root`, of which `split` must be one."""
+    """Return the folder of each split under `root`; `split` must be one of them."""
     if not root.is_dir():
         raise UserError(f"--config.data.dir='{root}' is not a folder of images")
     folders = {name: root / name for name in SPLITS if (root / name).is_dir()}
@@ -85,10 +85,10 @@ def find_splits(root: Path, split: str) -> dict[str, Path]:
 
 
 def image_files(root: Path) -> list[str]:
-    """The paths within `root` of all images, sorted part by part; hidden files are left out.
+    """Return the paths of all images in `root`, sorted by their parts, without hidden files.
 
-    A link that leads back to a folder it lies in is not followed. Raises UserError for a folder
-    that cannot be read, or an image that is no regular file.
+    A link to a folder that contains it is not followed. Raises UserError for a folder
+    that cannot be read, or an image that is not a regular file.
     """
     found, waiting = [], [("", frozenset())]
     while waiting:
@@ -114,7 +114,7 @@ def image_files(root: Path) -> list[str]:
 
 
 def holds(question: Callable[[], bool]) -> bool:
-    """The answer about a folder's entry; no if it leads nowhere, as a link to itself does."""
+    """Ask about a folder's entry; return False if it cannot be resolved, as a link to itself."""
     try:
         return question()
     except OSError:
@@ -122,16 +122,16 @@ def holds(question: Callable[[], bool]) -> bool:
 
 
 def class_names(files: list[str]) -> list[str]:
-    """The sorted first folders of all files; none if there is one only, or a file is in none."""
+    """Return the sorted top folders of all files; none if there is only one, or a file has none."""
     names = sorted({class_of(file) for file in files})
     return names if len(names) > 1 and all(os.sep in file for file in files) else []
 
 
 def class_of(file: str) -> str:
-    """The first part of a path within a split."""
+    """Return the first part of a path within a split."""
     return file.partition(os.sep)[0]
 
 
 def size_text(shape: tuple) -> str:
-    """Height x width as a person writes it."""
+    """Format a shape as height x width."""
     return f"{shape[0]}x{shape[1]}"

@@ -1,4 +1,4 @@
-"""Every data set by its name; the digits, which come with scikit-learn."""
+"""All data sets by name, and the digits, which come with scikit-learn."""
 
 import numpy as np
 
@@ -9,7 +9,7 @@ from diffusion_jax.data.dataset import Dataset, Source, choose_split, loaded
 from diffusion_jax.data.image_folder import open_image_folder
 from diffusion_jax.errors import UserError, unknown_name
 
-DIGITS_SEED = 0  # of their order
+DIGITS_SEED = 0  # seed of their order
 # `fit` and `validation` are parts of `train`, to choose settings on without looking at `test`.
 DIGITS_SPLITS = {
     "train": slice(0, 1437),
@@ -22,8 +22,8 @@ DIGITS_SPLITS = {
 def open_digits(split: str, directory: str, image_size: int, channels: int) -> Source:
     """Open the UCI handwritten digits: 1797 images [8, 8, 1] in 17 levels, 10 classes.
 
-    split: one of DIGITS_SPLITS; 80% are to train on, 360 images to test on. The other arguments are
-    those of every source; the digits come in one form only.
+    split: one of DIGITS_SPLITS; 'train' has 80% of the images, 'test' the other 360. The other
+    arguments are not used.
     """
     from sklearn.datasets import load_digits
 
@@ -34,7 +34,7 @@ def open_digits(split: str, directory: str, image_size: int, channels: int) -> S
     return loaded(Dataset(images, labels[chosen].astype(np.int32), levels=17, classes=10))
 
 
-# Each is (split, directory, image_size, channels) -> Source; every other name is TFDS's.
+# Each is (split, directory, image_size, channels) -> Source; any other name is looked up in TFDS.
 DATASETS = {
     "arrays": open_arrays,
     "digits": open_digits,
@@ -45,10 +45,10 @@ DATASETS = {
 def open_source(
     name: str, split: str = "train", directory: str = "", image_size: int = 0, channels: int = 0
 ) -> Source:
-    """Finds one split of a data set: one of DATASETS, or any image data set of TFDS.
+    """Open one split of a data set: one of DATASETS, or any image data set of TFDS.
 
-    directory: where it lies. image_size, channels: what its images are to be made; 0 leaves them.
-    Raises UserError for an unknown name or split, or data that are not as asked for.
+    directory: its folder. image_size, channels: convert the images to these; 0 keeps their own.
+    Raises UserError for an unknown name or split, or images of another size or channel count.
     """
     if name in DATASETS:
         source = DATASETS[name](split, directory, image_size, channels)
@@ -69,5 +69,5 @@ def open_source(
 def load_dataset(
     name: str, split: str = "train", directory: str = "", image_size: int = 0, channels: int = 0
 ) -> Dataset:
-    """Reads what open_source finds."""
+    """Load one split of a data set into memory; arguments as in open_source."""
     return open_source(name, split, directory, image_size, channels).load()

@@ -1,4 +1,4 @@
-"""Batches read while training goes on, ahead of need, by threads or by worker processes."""
+"""Batches read ahead during training, by threads or by worker processes."""
 
 import gc
 import multiprocessing
@@ -24,10 +24,10 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class BatchStream(Iterator[tuple[np.ndarray, np.ndarray]]):
-    """The batches of `start_step`, `start_step` + 1, ... for ever: (images, labels) as in Dataset.
+    """The batches of `start_step`, `start_step` + 1, ... without end: (images, labels) per batch.
 
-    The batch of a step holds what `batch_indices(seed, step, batch_size, source.size)[local]`
-    names, whoever reads it: some threads of this process, or `workers` processes if there are any.
+    The batch of a step has the images `batch_indices(seed, step, batch_size, source.size)[local]`,
+    whether threads of this process read it or, with `workers` above 0, worker processes.
     local: this process's share of every batch.
 
     Raises UserError at the step of an image that cannot be read, and if a worker was killed.
@@ -45,7 +45,7 @@ class BatchStream(Iterator[tuple[np.ndarray, np.ndarray]]):
         import grain
         from absl import flags
 
-        flags.FLAGS.mark_as_parsed()  # Grain asks for the values of its own, here the defaults
+        flags.FLAGS.mark_as_parsed()  # Grain reads its own flags, here the defaults
         batches = _Batches(
             source.read, source.spec, source.size, seed, batch_size, local, start_step
         )
@@ -74,7 +74,7 @@ class BatchStream(Iterator[tuple[np.ndarray, np.ndarray]]):
                 f"a process that reads images was killed ({error}); if memory is short, set a "
                 "smaller --config.data.workers"
             )
-        # A worker's error keeps a batch in shared memory, through its traceback and in a circle.
+        # A worker's error keeps a batch in shared memory, by a reference cycle with its traceback.
         gc.collect()
         raise UserError(problem)
 
@@ -86,7 +86,7 @@ class BatchStream(Iterator[tuple[np.ndarray, np.ndarray]]):
 
 @dataclass(frozen=True)
 class _Batches:
-    """The local share of the batches from `start_step` on, as grain's random access to them."""
+    """The local share of the batches from `start_step` on, as a random-access source for Grain."""
 
     read: Read
     spec: DataSpec
@@ -107,7 +107,7 @@ class _Batches:
 
 
 def _begin_work(worker: int, workers: int) -> None:
-    """Makes a worker process one that ends when, and only when, the main process says or ends."""
+    """Make a worker process end when, and only when, the main process stops it or ends."""
     from absl import logging
     from PIL import Image
 
@@ -127,7 +127,7 @@ def _end_with_parent() -> None:
 
 @contextmanager
 def _held_signals():
-    """Keeps signals from this thread and what it starts; this thread gets them afterwards."""
+    """Block signals in this thread and in what it starts; deliver them to it afterwards."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         yield

@@ -1,4 +1,4 @@
-"""Preparing a TFDS data set without TensorFlow, all of it or nothing."""
+"""Preparing a TFDS data set without TensorFlow, completely or not at all."""
 
 import contextlib
 import io
@@ -16,7 +16,7 @@ from diffusion_jax.errors import UserError
 
 @contextlib.contextmanager
 def quiet_tfds():
-    """Keeps the logs and banners of TFDS and what it calls from the terminal."""
+    """Keep the logs and banners of TFDS and its dependencies off the terminal."""
     from absl import logging as absl_logging
 
     loggers = [absl_logging.get_absl_logger(), logging.getLogger("urllib3")]
@@ -32,10 +32,10 @@ def quiet_tfds():
 
 
 def prepare_builder(builder, archive: Archive | None = None) -> None:
-    """Downloads the data set of a TFDS builder and writes it where the builder looks for it.
+    """Download the data set of a TFDS builder and write it where the builder looks for it.
 
-    archive: where and what to fetch; by default the one of that name in ARCHIVES. Data sets that
-    have none are left to TFDS. Raises UserError, and leaves nothing behind, if it fails.
+    archive: what to download; by default the entry of that name in ARCHIVES. Data sets without one
+    are left to TFDS. Raises UserError, and leaves nothing behind, if it fails.
     """
     import tensorflow_datasets as tfds
 
@@ -55,13 +55,13 @@ def prepare_builder(builder, archive: Archive | None = None) -> None:
         if archive:
             hand_over(builder, archive)
         elif builder.url_infos:
-            # TFDS itself retries for minutes before it says that there is no network.
+            # TFDS itself retries for minutes before it reports that there is no network.
             open_url(next(iter(builder.url_infos))).close()
         builder.download_and_prepare(download_dir=downloads, download_config=config)
 
 
 def hand_over(builder, archive: Archive) -> None:
-    """Makes `builder` write the archive's content, instead of its own generator's.
+    """Make `builder` write the archive's content instead of its own generator's.
 
     The generators of these data sets import TensorFlow to read files and to encode images; what
     TFDS does with the examples (order, shards, description) does not.
@@ -77,7 +77,7 @@ def hand_over(builder, archive: Archive) -> None:
 
 
 def examples(name: str, split: Split, with_id: bool):
-    """Yields TFDS's (key, example) pairs, the image as PNG bytes."""
+    """Yield TFDS's (key, example) pairs, the image as PNG bytes."""
     from PIL import Image
 
     for i, pixels in enumerate(split.images):
@@ -92,7 +92,7 @@ def examples(name: str, split: Split, with_id: bool):
 
 @contextlib.contextmanager
 def no_trace(folder: Path):
-    """Removes `folder` and its parents afterwards, if they were made meanwhile and are empty."""
+    """Remove `folder` and its parents afterwards, if they did not exist before and are empty."""
     missing = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         yield
@@ -104,7 +104,7 @@ def no_trace(folder: Path):
 
 @contextlib.contextmanager
 def scratch(root: Path):
-    """A temporary folder in `root`, on the disk where the data will be."""
+    """Make a temporary folder in `root`, on the disk where the data will be."""
     root.mkdir(parents=True, exist_ok=True)
     folder = tempfile.mkdtemp(prefix="downloads.", dir=root)
     try:
@@ -115,7 +115,7 @@ def scratch(root: Path):
 
 @contextlib.contextmanager
 def own_errors(builder):
-    """Turns whatever goes wrong in preparing into one line."""
+    """Turn any error during preparation into a UserError of one line."""
     failure = f"TFDS data set '{builder.name}' cannot be prepared in {builder.data_dir_root}"
     try:
         yield
@@ -124,12 +124,12 @@ def own_errors(builder):
     except ImportError as error:
         package = "TensorFlow" if error.name == "tensorflow" else f"the package '{error.name}'"
         raise UserError(
-            f"{failure}: that takes {package}, which is not installed; prepare it elsewhere as "
-            "array_record and name its folder with --config.data.dir"
+            f"{failure}: that needs {package}, which is not installed; prepare it elsewhere as "
+            "array_record and set --config.data.dir to its folder"
         ) from error
-    # The generators of some hundred data sets run in here.
+    # The generators of hundreds of data sets run here and may raise anything.
     except Exception as error:
-        # Another process may have been faster.
+        # Another process may have prepared it meanwhile.
         if not builder.is_prepared():
             reason = str(error).strip().partition("\n")[0] or type(error).__name__
             raise UserError(f"{failure}: {reason}") from error

@@ -14,9 +14,9 @@ from diffusion_jax.errors import UserError
 
 
 def find_builder(name: str, directory: str):
-    """The TFDS builder of `name` with its data under `directory` ('' for TFDS's default place).
+    """Return the TFDS builder of `name` with data under `directory` ('' for TFDS's default folder).
 
-    None if TFDS knows no such data set; UserError if it does but cannot open it.
+    None if TFDS has no such data set; UserError if it has one but cannot open it.
     """
     import tensorflow_datasets as tfds
 
@@ -28,39 +28,39 @@ def find_builder(name: str, directory: str):
             return tfds.builder(name, data_dir=place, file_format="array_record")
     except tfds.core.DatasetNotFoundError:
         return None
-    # The constructors of some hundred data sets run in here.
+    # The constructors of hundreds of data sets run here and may raise anything.
     except Exception as error:
         if "File format is already set" in str(error):
             raise UserError(
-                f"TFDS data set '{name}' is stored in a format that takes TensorFlow; name another "
-                "folder with --config.data.dir to prepare it again"
+                f"TFDS data set '{name}' is stored in a format that needs TensorFlow; set "
+                "--config.data.dir to another folder to prepare it again"
             ) from error
         reason = str(error).strip().partition("\n")[0]
         raise UserError(f"TFDS cannot open '{name}': {reason}") from error
 
 
 def find_prepared_builder(name: str, directory: str):
-    """What find_builder finds, prepared first if need be."""
+    """Find the builder as find_builder does, and prepare its data first if necessary."""
     builder = find_builder(name, directory)
     with quiet_tfds():
         ready = builder is None or builder.is_prepared()
     if ready:
         return builder
-    # Before a long download in vain.
+    # Fails here rather than after a long download.
     image_feature(builder)
     prepare_builder(builder)
     return find_builder(name, directory)
 
 
 def nearest_names(name: str) -> list[str]:
-    """The TFDS data sets whose names are most like `name`, the nearest first."""
+    """List the TFDS data sets whose names are most similar to `name`, the nearest first."""
     import tensorflow_datasets as tfds
 
     return difflib.get_close_matches(name, tfds.list_builders(with_community_datasets=False))
 
 
 def open_builder(builder, split: str, image_size: int, channels: int) -> Source:
-    """One split of a prepared TFDS data set, with 256 levels.
+    """Open one split of a prepared TFDS data set, with 256 levels.
 
     The image is the feature `image` or the only Image, the label `label` or the only ClassLabel.
     image_size: crop and resize to this square; 0 keeps the size. channels: 1 for gray, 3 for RGB;
@@ -86,7 +86,7 @@ def open_builder(builder, split: str, image_size: int, channels: int) -> Source:
 
 
 def image_feature(builder) -> str:
-    """The name of the feature that is the image; UserError if that is none or many."""
+    """Return the name of the image feature; UserError if there is none or more than one."""
     import tensorflow_datasets as tfds
 
     features = builder.info.features
@@ -100,7 +100,7 @@ def image_feature(builder) -> str:
 
 
 def choose_feature(features, kind: type, preferred: str) -> str | None:
-    """The name of the feature of `kind`: the preferred one, or else the only one, or else none."""
+    """Return the name of the feature of `kind`: the preferred one, else the only one, else None."""
     names = [name for name, feature in features.items() if isinstance(feature, kind)]
     if preferred in names:
         return preferred
@@ -108,20 +108,23 @@ def choose_feature(features, kind: type, preferred: str) -> str | None:
 
 
 def output_shape(name: str, feature, image_size: int, channels: int) -> tuple[int, int, int]:
-    """The shape [h, w, c] that images of a TFDS feature are decoded to."""
+    """Return the shape [h, w, c] that images of a TFDS feature are decoded to."""
     height, width, stored = feature.shape
     channels = channels or stored
     if feature.np_dtype != np.uint8 or channels not in PIL_MODES:
-        raise UserError(f"{name} has images of {feature.np_dtype.__name__} {list(feature.shape)}")
+        raise UserError(
+            f"{name} has images of {feature.np_dtype.__name__} {list(feature.shape)}; "
+            "expected uint8 with 1, 3 or 4 channels"
+        )
     if image_size:
         return image_size, image_size, channels
     if None in (height, width):
-        raise UserError(f"{name} has images of many sizes; set --config.data.image_size")
+        raise UserError(f"{name} has images of different sizes; set --config.data.image_size")
     return height, width, channels
 
 
 class Records(NamedTuple):
-    """Reads the records of a split, a TFDS data source; the rest as in open_builder."""
+    """Reads a split by its TFDS data source `records`; the other fields as in open_builder."""
 
     records: Any
     name: str

@@ -41,7 +41,7 @@ def known(options: dict[str, Any]) -> bool:
 
 
 def enable_cache() -> None:
-    """Keep compiled programs between runs, unless the environment already says where."""
+    """Enable JAX's persistent compilation cache, unless the environment already sets its folder."""
     if os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         return
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
@@ -53,11 +53,11 @@ def enable_cache() -> None:
 
 
 def private_folder(folder: Path) -> Path | None:
-    """Where `folder` really is, made if need be and closed to all but this user; None if it cannot.
+    """Create `folder`, accessible only to this user, and return its real path; None if unsafe.
 
-    Whoever can write the folder can run code here. So it must be this user's, and nobody else may
-    be able to put another in its place: every folder above it is this user's or root's, and not
-    open for all to write, except as /tmp is, where only owners may rename.
+    Whoever can write to the folder can run code in this process. So it must belong to this user,
+    and nobody else may be able to replace it: every folder above it must belong to this user or
+    root, and must not be world-writable unless it has the sticky bit, as /tmp has.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -65,7 +65,7 @@ def private_folder(folder: Path) -> Path | None:
         if real.stat().st_uid != os.getuid() or not all(map(_safe, real.parents)):
             return None
         real.chmod(0o700)
-    except (OSError, RuntimeError):  # the latter is a circle of links
+    except (OSError, RuntimeError):  # RuntimeError: a cycle of links
         return None
     return real
 

@@ -186,7 +186,7 @@ def data_parallel(
         shapes: of a state.
 
     Raises:
-        UserError: the batch does not divide by the number of devices, or the mode is for one
+        UserError: the batch is not divisible by the number of devices, or the mode is for one
             process only.
     """
     check_batch(batch_size, len(devices))
@@ -196,13 +196,13 @@ def data_parallel(
 
 
 def check_batch(batch_size: int, count: int, pieces: int = 1) -> None:
-    """Refuse a batch that does not divide by the number of devices, or not into its pieces."""
+    """Refuse a batch that is not divisible by the number of devices, or not into its pieces."""
     if batch_size % (count * pieces) == 0:
         return
     lower = batch_size // (count * pieces) * count * pieces
     by = f"the {count} devices" + f" times config.train.accumulate {pieces}" * (pieces > 1)
     raise UserError(
-        f"config.train.batch_size {batch_size} does not divide by {by}; "
+        f"config.train.batch_size {batch_size} is not divisible by {by}; "
         f"nearest: {lower or count * pieces} or {lower + count * pieces}"
     )
 

@@ -1,4 +1,4 @@
-"""Finished batches of an evaluation on disk, so that a stopped one goes on where it was."""
+"""Finished batches of an evaluation on disk, so that a stopped evaluation can resume."""
 
 import hashlib
 import json
@@ -15,7 +15,7 @@ from diffusion_jax.files import replacing
 
 
 def fingerprint(settings: dict[str, Any], *trees: Any) -> str:
-    """SHA-256 of settings and of the arrays in any trees, in their order."""
+    """Compute the SHA-256 of settings and of the arrays in `trees`, in order."""
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     for leaf in jax.tree.leaves(trees):
         digest.update(np.ascontiguousarray(leaf).tobytes())
@@ -23,14 +23,14 @@ def fingerprint(settings: dict[str, Any], *trees: Any) -> str:
 
 
 class FinishedBatches:
-    """A folder with one file a batch; its name should hold the `fingerprint` of what it is of."""
+    """A folder with one file per batch; its name should include the evaluation's `fingerprint`."""
 
     def __init__(self, folder: Path):
         self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
 
     def load(self, name: str) -> dict[str, np.ndarray] | None:
-        """The arrays saved under this name, None if there are none."""
+        """Load the arrays saved under this name; None if there are none."""
         path = self._folder / f"{name}.npz"
         if not path.is_file():
             return None
@@ -38,25 +38,25 @@ class FinishedBatches:
             return {key: content[key] for key in content}
 
     def save(self, name: str, arrays: dict[str, np.ndarray]) -> None:
-        """Write the arrays of one batch, whole or not at all."""
+        """Write the arrays of one batch atomically."""
         path = self._folder / f"{name}.npz"
         with replacing(path, "wb") as file:
             np.savez(file, **arrays)  # pyright: ignore[reportArgumentType]
 
     def remove(self) -> None:
-        """The evaluation is done: its result is elsewhere."""
+        """Remove the folder, once the evaluation is done."""
         shutil.rmtree(self._folder)
 
 
 class ProgressDisplay(Protocol):
-    """Where a person sees how far it is."""
+    """Shows progress to the user."""
 
     def __call__(self, done: float) -> None:
-        """Show that `done` images, whole and in fractions, are done."""
+        """Show that `done` images are done, a fraction of an image included."""
         ...
 
     def close(self) -> None:
-        """There is nothing more to say."""
+        """End the display."""
         ...
 
 
@@ -67,10 +67,10 @@ def measure_in_batches(
     finished: FinishedBatches,
     progress: ProgressDisplay,
 ) -> dict[str, np.ndarray]:
-    """One measure over all images; batches that a stopped evaluation finished are read back.
+    """Evaluate a measure over all images, loading batches that a stopped evaluation finished.
 
     Args:
-        batches: how many images of each batch count, and the batch.
+        batches: pairs of the number of images that count and the batch.
     """
     first, collected = 0, []
     try:

@@ -41,9 +41,10 @@ class ImageBatch(NamedTuple):
 
 
 class Measure(NamedTuple):
-    """One kind of likelihood: its name, and per-image arrays of a batch, images on the last axis.
+    """One kind of likelihood: its name, and how to compute it for the images of a batch.
 
-    run: `(params, Images, progress) -> {name: [..., b]}`; progress hears fractions of the batch.
+    run: `(params, ImageBatch, progress) -> {name: [..., b]}`; `progress` is called with the
+        fraction of the batch that is done.
     """
 
     name: str
@@ -51,9 +52,9 @@ class Measure(NamedTuple):
 
 
 def batches(dataset: Dataset, num: int, batch_size: int, layout: Shardings):
-    """Images 0 .. num-1 in batches of one shape: `(how many count, Images)`, one after another.
+    """Yield images 0 .. num-1 in batches of one shape, as `(how many of them count, ImageBatch)`.
 
-    The last batch is filled up with the split's first images.
+    The last batch is padded with the split's first images.
     """
     batch_size = whole_batch(batch_size, layout)
     for first in range(0, num, batch_size):
@@ -74,7 +75,7 @@ def _dequantised(seed: int, images: ImageBatch, levels: int) -> jax.Array:
 
 
 def _exactly(function: Callable) -> Any:
-    """Compile with full float32 products, which accelerators would round."""
+    """Compile with full float32 matrix products, which accelerators round by default."""
 
     def exact(*arguments):
         with jax.default_matmul_precision("highest"):
@@ -91,10 +92,10 @@ def bound_measure(
     seed: int,
     dequantised: bool = False,
 ) -> Measure:
-    """Every term of the bound: `prior` `[b]` and `Terms` `[s, b]`, one stratum a row.
+    """Measure every term of the bound: `prior` `[b]` and `Terms` `[s, b]`, one row per stratum.
 
-    With `dequantised` the data are continuous, spread evenly over their levels' bins, and so is
-    the decoder, whose density times the bins' volume stands for their probability.
+    With `dequantised`, the data are spread uniformly over their levels' bins and the decoder is
+    continuous: its density times the volume of a bin stands for the bin's probability.
 
     Args:
         denoise: `(params, label) -> denoiser`.
@@ -135,7 +136,7 @@ def bound_measure(
 def trajectory_measure(
     reverse: ReverseProcess, denoise: MakeDenoise, levels: int, seed: int
 ) -> Measure:
-    """The bound once more, from one whole trajectory per image: `nats` `[b]`."""
+    """Measure the bound from one whole trajectory per image: `nats` `[b]`."""
 
     @_exactly
     def nats(params, images: ImageBatch):
@@ -148,7 +149,7 @@ def trajectory_measure(
 def ode_measure(
     grid: Schedule, denoise: Callable[[Any, Any], Denoise], levels: int, seed: int
 ) -> Measure:
-    """-log of the probability-flow ODE's density over the bins: `nats` `[probes, b]`.
+    """Measure -log(density x bin volume) of the probability-flow ODE: `nats` `[probes, b]`.
 
     Args:
         grid: the noise levels that the ODE is solved along.
@@ -160,7 +161,7 @@ def ode_measure(
         x = _dequantised(seed, images, levels)
         keys = _keys(seed, Stream.PROBE, images)
         divergence = hutchinson(rademacher_probes(keys, PROBES, x.shape[1:]))
-        # The image is put where the grid begins; the factor of each dimension counts as volume.
+        # The image is scaled to the grid's first level; the scaling changes the volume.
         density = flow_nats(grid, denoise(params, images.labels), divergence, grid.signal[0] * x)
         volume = log_bin_nats(levels, x[0].size) + x[0].size * float(np.log(grid.signal[0]))
         return density - volume
@@ -180,9 +181,9 @@ def _single(name: str, nats: Callable) -> Measure:
 def progressive(
     schedule: Schedule, denoise: MakeDenoise, levels: int, seed: int, steps: list[int]
 ) -> Callable[[Any, ImageBatch], Denoised]:
-    """Predictions from x_t at each of `steps`: what a receiver sees who has read so far.
+    """Predict x0 from x_t at each of `steps`, as a receiver would who has the bits up to x_t.
 
-    (Ho et al. 2020, section 4.3.) `(params, images) -> Denoised [len(steps), b, h, w, c]`.
+    (Ho et al. 2020, section 4.3.) Returns `(params, images) -> Denoised [len(steps), b, h, w, c]`.
     """
 
     @_exactly

@@ -11,18 +11,18 @@ Arrays = dict[str, np.ndarray]
 
 
 def mean_and_error(values: np.ndarray) -> dict[str, float | None]:
-    """Mean over images and its standard error, which a single image does not have."""
+    """Compute the mean over images and its standard error, None for a single image."""
     count = len(values)
     error = float(np.std(values, ddof=1) / math.sqrt(count)) if count > 1 else None
     return {"mean": float(np.mean(values)), "stderr": error}
 
 
 def bound_terms(bound: Arrays, dims: int) -> dict[str, dict[str, float | None]]:
-    """Total, prior, diffusion and reconstruction, each with its error over images.
+    """Compute total, prior, diffusion and reconstruction in bits/dim, with standard errors.
 
     Args:
-        bound: what the measure `bound` gives, over all images.
-        dims: of one image.
+        bound: result of the measure `bound` over all images.
+        dims: number of dimensions of one image.
     """
     unit = dims * math.log(2.0)
     nats = np.asarray(bound["nats"], np.float64)
@@ -36,11 +36,11 @@ def bound_terms(bound: Arrays, dims: int) -> dict[str, dict[str, float | None]]:
 
 
 def per_timestep(bound: Arrays, steps: int, every: int, dims: int) -> list[dict[str, Any]]:
-    """One row a stratum: its first t and number of steps, and means over images at one step.
+    """Return one row per stratum: its first t, its number of steps, and means over images.
 
     nats (of an image) and bits_per_dim are those of one step; x0_mse and eps_mse are means over
-    dimensions. rate: bits/dim of everything sent before x_t is held, t the stratum's middle;
-    distortion: root mean squared error of x0 predicted from it, on the scale 0 .. 255
+    dimensions. rate: bits/dim sent until the receiver has x_t, with t in the middle of the stratum;
+    distortion: root mean squared error of x0 predicted from x_t, on the scale 0 .. 255
     (Ho et al. 2020, section 4.3).
     """
     runs, unit = strata(steps, every), dims * math.log(2.0)
@@ -67,7 +67,7 @@ def per_timestep(bound: Arrays, steps: int, every: int, dims: int) -> list[dict[
 
 
 def trajectory_check(bound: Arrays, nats: np.ndarray, dims: int) -> dict[str, Any]:
-    """The sum check: the same bound from whole trajectories, and the paired difference."""
+    """Compare the bound with its estimate from whole trajectories, image by image."""
     unit = dims * math.log(2.0)
     total = bound["prior"] + np.sum(bound["nats"], axis=0, dtype=np.float64)
     return {
@@ -77,11 +77,11 @@ def trajectory_check(bound: Arrays, nats: np.ndarray, dims: int) -> dict[str, An
 
 
 def ode_summary(nats: np.ndarray, bound: Arrays, dims: int, steps: int) -> dict[str, Any]:
-    """The ODE's likelihood beside the bound of the same dequantised data, both in bits/dim.
+    """Summarise the ODE's likelihood and the bound of the same dequantised data, in bits/dim.
 
     Args:
         nats: `[probes, n]`.
-        bound: what the measure `bound` gives of dequantised data.
+        bound: result of the measure `bound_dequantised`.
     """
     unit = dims * math.log(2.0)
     probes, count = nats.shape

@@ -17,7 +17,7 @@ from diffusion_jax.models.network import Params
 
 __all__ = ["name_of", "params", "places", "unet"]
 
-# Our modules and theirs, first those that are in no block.
+# Our module names and diffusers', first those outside of blocks.
 WHOLE = {
     "conv_in": "conv_in",
     "condition.time_0": "time_embedding.linear_1",
@@ -41,13 +41,13 @@ INSIDE = {
     "project": "to_out.0",
     "": "conv",
 }
-# Names in attention in older files, which diffusers still reads.
+# Former names of attention weights, which diffusers still reads.
 FORMER = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a parameter is in a state dict: its name and shape there; how it gets into ours."""
+    """A parameter's name and shape in diffusers' state dict, and how it is converted to ours."""
 
     name: str
     shape: tuple[int, ...]
@@ -56,9 +56,9 @@ class Place:
 
 
 def params(config: Mapping[str, Any], weights: Mapping[str, Any]) -> Params:
-    """The parameters of `unet(config)`: float32 NumPy arrays, from a UNet2DModel's state dict.
+    """Convert a UNet2DModel's state dict to parameters of `unet(config)`, float32 NumPy arrays.
 
-    Numbers only change their places, so gradients of theirs become gradients of ours as well.
+    Values are only rearranged, so gradients can be converted in the same way.
 
     Args:
       config: as for `unet`.
@@ -79,7 +79,7 @@ def params(config: Mapping[str, Any], weights: Mapping[str, Any]) -> Params:
 
 
 def places(config: Mapping[str, Any]) -> Any:
-    """A `Place` for each parameter of `unet(config)`, as a tree of the same shape."""
+    """Return a `Place` for each parameter of `unet(config)`, as a tree of the same structure."""
     levels = len(completed(config)["block_out_channels"])
 
     def place(path, leaf) -> Place:
@@ -95,10 +95,11 @@ def places(config: Mapping[str, Any]) -> Any:
 
 
 def name_of(path: str, levels: int) -> str:
-    """diffusers' name of our parameter: 'up_0_block_1.conv_0.bias' in a network of 4 levels is
-    'up_blocks.3.resnets.1.conv1.bias'.
+    """Return diffusers' name of our parameter.
 
-    Our levels begin with their downsampling, theirs end so; on the way up they count from below.
+    'up_0_block_1.conv_0.bias' in a network of 4 levels is 'up_blocks.3.resnets.1.conv1.bias'. Our
+    levels begin with downsampling, theirs end with it; on the way up, theirs count from the lowest
+    resolution.
     """
     module, leaf = path.rsplit(".", 1)
     leaf = "bias" if leaf == "bias" else "weight"
@@ -118,7 +119,7 @@ def name_of(path: str, levels: int) -> str:
 
 
 def _today(name: str, weights: Mapping[str, Any]) -> str:
-    """A weight's name in diffusers today, unless that one is there too."""
+    """Return a weight's current name in diffusers, unless that is present as well."""
     new = ".".join(FORMER.get(part, part) for part in name.split("."))
     return name if new in weights else new
 
@@ -135,4 +136,4 @@ def _check(weights: Mapping[str, np.ndarray], expected: Mapping[str, tuple[int, 
     }
     if any(faults.values()):
         each = (f"{fault}: {', '.join(names)}" for fault, names in faults.items() if names)
-        raise UserError(f"these weights are not of this configuration; {'; '.join(each)}")
+        raise UserError(f"the weights do not match this configuration; {'; '.join(each)}")

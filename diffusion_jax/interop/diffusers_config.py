@@ -14,7 +14,7 @@ from diffusion_jax.models.layers import groups
 from diffusion_jax.models.network import Params
 from diffusion_jax.models.unet import UNet, check_settings
 
-# Every key that has no underscore in front, and its value where a file leaves it out.
+# Every key without a leading underscore, and its default.
 DEFAULTS = {
     "sample_size": None,
     "in_channels": 3,
@@ -46,7 +46,7 @@ DEFAULTS = {
     "num_train_timesteps": None,
 }
 
-# The values that mean what our network does.
+# The values that our network supports.
 OURS = {
     "_class_name": ("UNet2DModel",),
     "center_input_sample": (False,),
@@ -69,14 +69,14 @@ OPTIONAL_COUNTS = ("attention_head_dim", "attn_norm_num_groups", "num_class_embe
 
 
 class Block(NamedTuple):
-    """What a level's blocks do: attend or not; resample how (None: as the configuration says)."""
+    """Whether a level's blocks attend, and how they resample (None: as configured)."""
 
     attends: bool
     resample: str | None
 
 
 class Resolution(NamedTuple):
-    """The channels of a level, and what it does on the way down and on the way up."""
+    """The channels of a level, and its blocks on the way down and on the way up."""
 
     width: int
     down: Block
@@ -96,16 +96,16 @@ UP = {
 
 
 def unet(config: Mapping[str, Any]) -> UNet:
-    """The network that computes what a UNet2DModel of this configuration does.
+    """Return the network that computes the same as a UNet2DModel of this configuration.
 
-    Where it attends is counted in pixels, so only images of `sample_size` give the same. Of
-    `num_class_embeds` classes the last is the one that we call "no class".
+    Attention resolutions are in pixels, so it is the same only for images of `sample_size`. The
+    last of the `num_class_embeds` classes is our "no class".
 
     Args:
       config: a dict as in diffusers' config.json; keys left out have diffusers' defaults.
 
     Raises:
-      UserError: the configuration says something that our network cannot do.
+      UserError: the configuration has a setting that our network does not support.
     """
     config = completed(config)
     levels = _levels(config)
@@ -128,7 +128,7 @@ def unet(config: Mapping[str, Any]) -> UNet:
 
 
 def shapes(model: UNet, config: Mapping[str, Any]) -> Params:
-    """The shapes of the parameters of `unet(config)`."""
+    """Return the shapes of the parameters of `unet(config)`."""
     config = completed(config)
     side = 2 ** (len(model.multipliers) - 1)
     image = (*(config["sample_size"] or (side, side)), config["in_channels"])
@@ -136,32 +136,32 @@ def shapes(model: UNet, config: Mapping[str, Any]) -> Params:
 
 
 def refusal(reason: str) -> UserError:
-    """The error for what our network cannot do."""
+    """Return the error for a setting that our network does not support."""
     return UserError(f"diffusers' UNet2DModel cannot become our UNet: {reason}")
 
 
 def completed(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The configuration with every key, and `sample_size` as a pair or None.
+    """Return the configuration with every key, and `sample_size` as a pair or None.
 
     Raises:
-      UserError: a key is unknown, or its value is none that our network could have.
+      UserError: a key is unknown, or its value is not supported by our network.
     """
     config = {"_class_name": "UNet2DModel", **DEFAULTS, **config}
     if unknown := [key for key in config if key not in DEFAULTS and not key.startswith("_")]:
         raise refusal(f"unknown keys {', '.join(unknown)}")
     if others := [key for key, values in OURS.items() if config[key] not in values]:
-        each = (f"{key} is {config[key]!r}, ours {OURS[key][0]!r}" for key in others)
+        each = (f"{key} is {config[key]!r}, must be {OURS[key][0]!r}" for key in others)
         raise refusal("; ".join(each))
     size = config["sample_size"]
     config["sample_size"] = (size, size) if isinstance(size, int) else size
     _check_counts(config)
     first, *others = config["block_out_channels"]
     if any(width % first for width in others):
-        raise refusal(f"block_out_channels are {first} and {others}, ours multiples of the first")
+        raise refusal(f"block_out_channels are {first} and {others}, not multiples of the first")
     if config["time_embedding_dim"] not in (None, 4 * first):
-        raise refusal(f"time_embedding_dim is {config['time_embedding_dim']}, ours {4 * first}")
+        raise refusal(f"time_embedding_dim is {config['time_embedding_dim']}, must be {4 * first}")
     if config["num_class_embeds"] == 1:
-        raise refusal("num_class_embeds is 1, ours at least 2: a class and 'no class'")
+        raise refusal("num_class_embeds is 1, must be at least 2: a class and 'no class'")
     return config
 
 
@@ -183,7 +183,7 @@ def _levels(config) -> list[Resolution]:
     widths = config["block_out_channels"]
     for key, kinds in (("down_block_types", DOWN), ("up_block_types", UP)):
         if unknown := [name for name in config[key] if name not in kinds]:
-            raise refusal(f"{key} has {unknown[0]!r}, ours {', '.join(kinds)}")
+            raise refusal(f"{key} has {unknown[0]!r}; known: {', '.join(kinds)}")
         if len(config[key]) != len(widths):
             raise refusal(f"{key} has {len(config[key])} levels, block_out_channels {len(widths)}")
     down = [DOWN[name] for name in config["down_block_types"]]
@@ -191,14 +191,14 @@ def _levels(config) -> list[Resolution]:
     levels = [Resolution(*level) for level in zip(widths, down, up, strict=True)]
     for i, level in enumerate(levels):
         if level.down.attends != level.up.attends:
-            raise refusal(f"level {i} attends on one way only, ours on both ways or none")
+            raise refusal(f"level {i} has attention on one way only; it must be on both or none")
     return levels
 
 
 def _resolutions(config, levels: list[Resolution]) -> tuple[int, ...]:
     attending = [i for i, level in enumerate(levels) if level.down.attends]
     if attending and config["sample_size"] is None:
-        raise refusal("sample_size is missing, and ours attends where the image has so many pixels")
+        raise refusal("sample_size is missing; our attention needs it to find its resolutions")
     return tuple(max(config["sample_size"]) // 2**i for i in attending)
 
 
@@ -210,8 +210,8 @@ def _heads(config, levels: list[Resolution]) -> int:
     widths = {*attending, levels[-1].width}  # the middle always does
     if len(widths) > 1 or any(width % size for width in widths):
         raise refusal(
-            f"attention_head_dim is {size} where {sorted(widths)} channels attend, "
-            "ours the same number of heads everywhere"
+            f"attention_head_dim is {size}, with attention at {sorted(widths)} channels; "
+            "the number of heads must be the same everywhere"
         )
     return widths.pop() // size
 
@@ -220,9 +220,9 @@ def _resamples_in_blocks(config, levels: list[Resolution]) -> bool:
     down = {level.down.resample or config["downsample_type"] or "conv" for level in levels[:-1]}
     up = {level.up.resample or config["upsample_type"] or "conv" for level in levels[1:]}
     if len(down | up) > 1:
-        raise refusal("some levels resample by 'conv', some by 'resnet', ours all alike")
+        raise refusal("some levels resample by 'conv', some by 'resnet'; all must be alike")
     if "conv" in down and config["downsample_padding"] != 0:
-        raise refusal(f"downsample_padding is {config['downsample_padding']}, ours 0")
+        raise refusal(f"downsample_padding is {config['downsample_padding']}, must be 0")
     return "resnet" in down
 
 
@@ -232,8 +232,10 @@ def _check_groups(config, parameters: Params) -> None:
         is_scale = jax.tree_util.keystr(path[-1:], simple=True) == "scale"
         if is_scale and groups(leaf.size) != everywhere:
             own = groups(leaf.size)
-            raise refusal(f"norm_num_groups is {everywhere}, ours {own} for {leaf.size} channels")
+            raise refusal(
+                f"norm_num_groups is {everywhere}, must be {own} for {leaf.size} channels"
+            )
     if middle is None and config["resnet_time_scale_shift"] == "default":
         middle = everywhere
     if middle != everywhere:
-        raise refusal(f"attn_norm_num_groups is {middle}, ours {everywhere}")
+        raise refusal(f"attn_norm_num_groups is {middle}, must be {everywhere}")

@@ -1,1 +1,1 @@
-"""Networks; the only files that know Flax."""
+"""Networks; the only code that uses Flax."""

@@ -1,4 +1,4 @@
-"""How time and class enter the network."""
+"""Embeddings of time and class."""
 
 import flax.linen as nn
 import jax
@@ -12,7 +12,7 @@ MAX_PERIOD = 10_000
 
 
 def sinusoidal_embedding(t: jax.Array, size: int) -> jax.Array:
-    """The position encoding of a time, as DDPM computes it.
+    """Encode times sinusoidally, as DDPM does.
 
     [sin(w_0 t), ..., sin(w_{k-1} t), cos(w_0 t), ..., cos(w_{k-1} t)], with k = size / 2 and
     w_i = 10000^(-i / (k - 1)): the last frequency is exactly 1/10000, unlike the Transformer's.
@@ -33,10 +33,10 @@ def sinusoidal_embedding(t: jax.Array, size: int) -> jax.Array:
 
 
 class Condition(nn.Module):
-    """The vector that tells every residual block the time and, if there are classes, the class.
+    """The conditioning vector of every residual block: time and, if there are classes, class.
 
     dense(swish(dense(sinusoidal(t)))) + table[label], float32 [b, 4 * channels]. The table has one
-    row more than there are classes: the last one stands for "no class".
+    row more than there are classes; the last row means "no class".
 
     Source: Ho et al. 2020, appendix B; Dhariwal & Nichol 2021, section 3; Ho & Salimans 2022.
     """

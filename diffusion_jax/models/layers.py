@@ -1,4 +1,4 @@
-"""The U-Net's parts: norm, dropout by image, residual block, self-attention."""
+"""The U-Net's layers: group norm, per-image dropout, residual block, self-attention."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -14,12 +14,12 @@ ZEROS = nn.initializers.zeros
 
 
 def fan_avg_uniform(key: jax.Array, shape: Sequence[int], dtype=jnp.float32) -> jax.Array:
-    """Kernel entries uniform in [-a, a], with a = sqrt(6 / (fan_in + fan_out)).
+    """Draw kernel entries uniformly from [-a, a], with a = sqrt(6 / (fan_in + fan_out)).
 
     `variance_scaling(1, 'fan_avg', 'uniform')` has the same distribution, but draws in the kernel's
-    own shape: a flat draw is cheaper to compile, and a U-Net has eighty.
+    own shape: a flat draw is cheaper to compile, and a U-Net has eighty kernels.
 
-    Source: Glorot & Bengio 2010, eq. 16; Ho et al. 2020's code scales every layer so.
+    Source: Glorot & Bengio 2010, eq. 16; used for every layer in Ho et al. 2020's code.
     """
     *window, inputs, outputs = shape
     limit = math.sqrt(6 / (math.prod(window) * (inputs + outputs)))
@@ -31,11 +31,11 @@ conv = partial(nn.Conv, kernel_size=(3, 3), kernel_init=fan_avg_uniform)
 
 
 def groups(channels: int) -> int:
-    """How many groups a norm has: at most 32, of at least 4 channels if there are 4.
+    """Return the number of groups of a norm: at most 32, of 4 or more channels if possible.
 
-    Source: Wu & He 2018, section 3; the least group as in Karras et al. 2022's code.
+    Source: Wu & He 2018, section 3; the minimum of 4 as in Karras et al. 2022's code.
     """
-    # A group of one channel would lose what `condition` adds: a small network would be blind to t.
+    # Groups of one channel would remove what `condition` adds: a small network would not see t.
     most = max(1, min(32, channels // 4))
     return max(n for n in range(1, most + 1) if channels % n == 0)
 
@@ -43,9 +43,9 @@ def groups(channels: int) -> int:
 class GroupNorm(nn.Module):
     """Group normalisation in float32: [b, h, w, c] -> [b, h, w, c].
 
-    (x - mean) / sqrt(var + 1e-6) * scale + bias, with mean and var over an image's places and a
-    group's channels, var as the mean square less the squared mean: digits are lost where |mean| is
-    many times the standard deviation, 3e-4 at 30 times.
+    (x - mean) / sqrt(var + 1e-6) * scale + bias, with mean and var over the pixels of an image and
+    the channels of a group. var is the mean square minus the squared mean, which loses precision
+    where |mean| is many times the standard deviation: 3e-4 at 30 times.
 
     Source: Wu & He 2018, section 3.
     """
@@ -58,8 +58,8 @@ class GroupNorm(nn.Module):
         x = x.astype(jnp.float32)
 
         def mean(of):
-            # First each channel's: then all that is large, the backward pass included, is one
-            # multiplication, one addition and two sums over places.
+            # Per channel first: then the large arrays need only one multiplication, one addition
+            # and two sums over pixels, the backward pass included.
             each = of.mean((1, 2)).reshape(b, groups(c), -1)
             return each.mean(-1, keepdims=True)
 
@@ -73,9 +73,9 @@ class GroupNorm(nn.Module):
 def dropout(keys: jax.Array, x: jax.Array, rate: float) -> jax.Array:
     """Zero each entry with probability `rate` and scale the others by 1 / (1 - rate).
 
-    Image i's mask is a function of keys[i] alone, so it is the same in any batch, at any place in
-    it, and on any number of devices. An entry costs 16 random bits: `rate` is taken to the nearest
-    1/65536.
+    Image i's mask depends on keys[i] alone, so it is the same in any batch, at any position in it,
+    and on any number of devices. Each entry uses 16 random bits, so `rate` is rounded to the
+    nearest 1/65536.
 
     Args:
       keys: typed keys [b].
@@ -92,18 +92,18 @@ def dropout(keys: jax.Array, x: jax.Array, rate: float) -> jax.Array:
 
 
 def pointwise(layer: Callable[[jax.Array], jax.Array], x: jax.Array) -> jax.Array:
-    """A dense layer at every place, as one product of matrices: [b, h, w, c] -> [b, h, w, c']."""
+    """Apply a dense layer at every pixel as one matrix product: [b, h, w, c] -> [b, h, w, c']."""
     # XLA's CPU compiler turns the kernel's gradient into a slow copy where x keeps its four axes.
     return layer(x.reshape(-1, x.shape[-1])).reshape(*x.shape[:-1], -1)
 
 
 class ResBlock(nn.Module):
-    """Two convolutions that see the condition, added to their input.
+    """A residual block of two convolutions, with conditioning.
 
     h = conv(swish(norm(x))); h = norm(h + dense(swish(condition))), or, with `scale_shift_norm`,
     (scale, shift) = dense(swish(condition)) and h = norm(h) * (1 + scale) + shift;
     returns shortcut(x) + conv(dropout(swish(h))). `resample` is applied to x and before the first
-    convolution; the keys of dropout are this block's own, None without dropout.
+    convolution. `dropout_keys` are this block's own, or None without dropout.
     [b, h, w, c] -> [b, h', w', channels].
 
     Source: Ho et al. 2020, appendix B; Dhariwal & Nichol 2021, section 3 (scale-shift, resample).
@@ -144,10 +144,10 @@ class ResBlock(nn.Module):
 
 
 class Attention(nn.Module):
-    """Self-attention over all places of the feature map, added to its input.
+    """Self-attention over all pixels of the feature map, added to its input.
 
-    x + project(softmax(q k^T / sqrt(c / heads)) v), with q, k, v dense in norm(x) and the softmax
-    in float32. [b, h, w, c] -> [b, h, w, c].
+    x + project(softmax(q k^T / sqrt(c / heads)) v), with q, k, v dense layers of norm(x) and the
+    softmax in float32. [b, h, w, c] -> [b, h, w, c].
 
     Source: Vaswani et al. 2017, section 3.2; Ho et al. 2020, appendix B.
     """

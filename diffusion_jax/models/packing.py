@@ -1,4 +1,4 @@
-"""Many small arrays as one: fewer programs to compile and run, fewer arrays to write."""
+"""Pack many small arrays into one: fewer programs to compile and run, fewer arrays to write."""
 
 import hashlib
 from itertools import groupby
@@ -11,15 +11,15 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from diffusion_jax.core.arrays import materialized
 
-SMALL = "small"  # where they are
+SMALL = "small"  # the key of the packed array
 LIMIT = 4096  # elements; larger arrays stay as they are. Checkpoints depend on it
 
 
 def pack(params: Any) -> Any:
-    """Lay the arrays of fewer than `LIMIT` elements end to end, in the order of their paths.
+    """Concatenate the arrays of fewer than `LIMIT` elements, in the order of their paths.
 
-    Two thirds of a U-Net's arrays are biases and scales, with a fraction of its parameters. To an
-    optimiser that works entry by entry it is all the same.
+    Two thirds of a U-Net's arrays are biases and scales, with a fraction of its parameters. An
+    elementwise optimiser gives the same result on packed arrays.
     """
     flat = _flat(params)
     small = [flat.pop(path).ravel() for path in _small(flat)]
@@ -27,7 +27,7 @@ def pack(params: Any) -> Any:
 
 
 def unpack(packed: Any, shapes: Any) -> Any:
-    """What `pack` was given.
+    """Undo `pack`.
 
     Args:
       shapes: the same tree of arrays or of their shapes.
@@ -35,7 +35,7 @@ def unpack(packed: Any, shapes: Any) -> Any:
     wanted, flat = _flat(shapes), _flat(packed)
     groups = [list(paths) for _, paths in groupby(_small(wanted), key=lambda path: path[0])]
     sizes = [[wanted[path].size for path in paths] for paths in groups]
-    # Modules first, and written: then those of equal shapes are taken apart by the same programs.
+    # Split by module first, in memory: modules of equal shapes are then split by the same programs.
     modules = materialized(_split(flat.pop((SMALL,)), [sum(inside) for inside in sizes]))
     for paths, module, inside in zip(groups, modules, sizes, strict=True):
         for path, array in zip(paths, _split(module, inside), strict=True):
@@ -44,7 +44,7 @@ def unpack(packed: Any, shapes: Any) -> Any:
 
 
 def layout(shapes: Any) -> str:
-    """What lies where in the packed array, as a sum of names and shapes: equal where these are."""
+    """Describe the packed array by a checksum of the names and shapes of its parts."""
     flat = _flat(shapes)
     named = "\n".join(f"{'/'.join(path)} {flat[path].shape}" for path in _small(flat))
     return f"in the order {hashlib.sha256(named.encode()).hexdigest()[:16]}"

@@ -1,4 +1,4 @@
-"""What the backward pass finds kept, and what it computes again."""
+"""Which values are stored for the backward pass, and which are recomputed in it."""
 
 from typing import Any
 
@@ -6,12 +6,12 @@ import flax.linen as nn
 import jax
 from jax.ad_checkpoint import checkpoint_name
 
-# What takes long, by the names of JAX's primitives; and `name`, which is what `keep` leaves.
+# The expensive primitives of JAX, and `name`, the primitive that `keep` inserts.
 KEPT = {"conv_general_dilated", "dot_general", "reduce_sum", "reduce_max", "name"}
 
 
 def keep(array: jax.Array) -> jax.Array:
-    """The array, kept for the backward pass."""
+    """Mark an array to be stored for the backward pass."""
     return checkpoint_name(array, "kept")
 
 
@@ -20,14 +20,14 @@ def _is_kept(primitive: Any, *_: Any, **__: Any) -> bool:
 
 
 def recomputing(layer: type[nn.Module], everything: bool) -> Any:
-    """The layer, whose backward pass computes again what costs only the reading of its input.
+    """Wrap a layer so that its backward pass recomputes values that are cheap to recompute.
 
-    Kept are its arguments, what its convolutions, products and sums gave, and what it asked to
-    `keep`. A norm's output, for one, is as large as its input, and one multiplication and one
-    addition away from it.
+    Stored are its arguments, the results of its convolutions, matrix products and sums, and what it
+    marks by `keep`. A norm's output, for example, is recomputed: it is as large as its input, and
+    takes only one multiplication and one addition.
 
     Args:
-      everything: compute all but the layer's arguments again.
+      everything: recompute everything except the layer's arguments.
 
     Source: Chen et al. 2016, section 3.
     """

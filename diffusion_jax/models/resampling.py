@@ -1,4 +1,4 @@
-"""The ways between two levels of a U-Net: half the size, and twice."""
+"""Resampling between two levels of a U-Net: half the size, and twice the size."""
 
 import flax.linen as nn
 import jax
@@ -8,12 +8,12 @@ from diffusion_jax.models.layers import ZEROS, fan_avg_uniform
 
 
 def halve(x: jax.Array) -> jax.Array:
-    """Mean over 2x2 squares: [b, h, w, c] -> [b, h/2, w/2, c]."""
+    """Average 2x2 squares: [b, h, w, c] -> [b, h/2, w/2, c]."""
     return nn.avg_pool(x, (2, 2), strides=(2, 2))
 
 
 def double(x: jax.Array) -> jax.Array:
-    """Nearest-neighbour enlargement: [b, h, w, c] -> [b, 2h, 2w, c]."""
+    """Enlarge by nearest neighbour: [b, h, w, c] -> [b, 2h, 2w, c]."""
     return x.repeat(2, axis=1).repeat(2, axis=2)
 
 
@@ -25,12 +25,12 @@ def _convolve(x: jax.Array, kernel: jax.Array, pad: int) -> jax.Array:
 
 @jax.custom_jvp
 def conv_2x2(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """Convolution with zeros around x: [b, h, w, c], [2, 2, c, c'] -> [b, h+1, w+1, c']."""
+    """Convolve x, padded with zeros: [b, h, w, c], [2, 2, c, c'] -> [b, h+1, w+1, c']."""
     return _convolve(x, kernel, 1)
 
 
-# For the kernel's derivative the zeros are put on by hand: XLA's CPU compiler has no fast form of
-# the gradient where it pads an even window itself. For x's that would compute the zeros' gradient.
+# The derivative by the kernel pads x explicitly: XLA's CPU compiler has no fast gradient where it
+# pads an even window itself. The derivative by x does not: it would include the zeros' gradient.
 conv_2x2.defjvps(
     lambda dx, y, x, kernel: _convolve(dx, kernel, 1),
     lambda dkernel, y, x, kernel: _convolve(
@@ -42,9 +42,10 @@ conv_2x2.defjvps(
 class DoubleConv(nn.Module):
     """`conv(double(x))` at 4/9 of its cost: [b, h, w, c] -> [b, 2h, 2w, channels].
 
-    In the enlarged image rows are equal in pairs: on an even row the kernel's first row meets one
-    row of x and its other two the next, on an odd row the first two meet one and the last the next.
-    So each of the four kinds of places is a 2x2 convolution of x with sums of the kernel's entries.
+    In the enlarged image every row appears twice. For even output rows, the kernel's first row
+    covers one row of x and its other two the next; for odd output rows, the first two cover one row
+    and the last the next. The same holds for columns. So each of the four parities of output pixels
+    is a 2x2 convolution of x with sums of the kernel's entries.
     """
 
     channels: int
@@ -61,7 +62,7 @@ class DoubleConv(nn.Module):
             even, odd = [first, middle + last], [first + middle, last]
             return jnp.stack([jnp.concatenate(pair, axis) for pair in (even, odd)], axis=-2)
 
-        # [2, 2, c, 2, 2, channels]: taps, then the kind of place.
+        # [2, 2, c, 2, 2, channels]: taps, then the parity of the output pixel.
         four = jnp.swapaxes(paired(paired(kernel, 1), 0), -2, -3)
         four = four.reshape(2, 2, c, -1).astype(self.dtype)
         y = conv_2x2(x.astype(self.dtype), four)

@@ -20,28 +20,28 @@ DTYPES = ("float32", "bfloat16")
 
 
 class UNet(nn.Module):
-    """The U-Net of DDPM: residual blocks on the way down, and again, with skips, on the way up.
+    """The U-Net of DDPM: residual blocks on the way down and, with skip connections, up again.
 
     Level i works at 1 / 2^i of the image's size with channels * multipliers[i] channels: `blocks`
     residual blocks on the way down, one more on the way up, each followed by self-attention where
     the longer side of the feature map is in `attention_resolutions`. The defaults are the paper's
-    CIFAR-10 network. Parameters are float32 always; norms, softmax, time and output are computed
-    in float32 whatever `dtype` says.
+    CIFAR-10 network. Parameters are always float32; norms, softmax, time embedding and output are
+    computed in float32 for any `dtype`.
 
     Fields:
       out_channels: channels of the output.
       channels: channels of the first level; the condition vector has four times as many.
-      multipliers: one a level.
-      blocks: residual blocks a level.
-      attention_resolutions: sides, in pixels; those that never occur have no effect.
+      multipliers: channel multipliers, one per level.
+      blocks: residual blocks per level.
+      attention_resolutions: sides in pixels; values that do not occur have no effect.
       heads: attention heads.
       dropout: rate, inside every residual block.
       classes: number of labels, 0 for an unconditional network.
       scale_shift_norm: the condition scales and shifts the second norm instead of being added.
       resample_in_blocks: down- and upsample in residual blocks instead of with one convolution.
-      dtype: what convolutions and attention compute in, 'float32' or 'bfloat16'.
-      remat: compute whole blocks again in the backward pass, not only what is cheap: less memory,
-        more time.
+      dtype: precision of convolutions and attention, 'float32' or 'bfloat16'.
+      remat: recompute whole blocks in the backward pass, not only what is cheap: less memory, more
+        time.
 
     Source: Ho et al. 2020, appendix B; Dhariwal & Nichol 2021, section 3 (the options).
     """
@@ -79,13 +79,13 @@ class UNet(nn.Module):
           x: images, float32 [b, h, w, c].
           t: times in the paper's units (0 to 999), float32 [b].
           label: int32 [b], `classes` meaning "no class"; None means "no class" for all.
-          dropout_keys: one typed key an image [b]; None switches dropout off.
+          dropout_keys: one typed key per image [b]; None switches dropout off.
 
         Returns:
           float32 [b, h, w, out_channels].
 
         Raises:
-          UserError: for settings or image sizes that the network cannot have.
+          UserError: a setting or the image size is invalid.
         """
         check_settings(self)
         check_image_size(*x.shape[1:3], levels=len(self.multipliers))
@@ -145,7 +145,7 @@ class UNet(nn.Module):
         return conv(self.out_channels, kernel_init=ZEROS, name="conv_out")(h)
 
     def _dropout_of_blocks(self, keys: jax.Array | None) -> Iterator[jax.Array | None]:
-        """Each residual block's own keys [b], so that no two share a mask."""
+        """Return each residual block's own keys [b], so that no two blocks share a mask."""
         if keys is None or self.dropout == 0:
             return repeat(None)
         levels = len(self.multipliers)
@@ -166,8 +166,8 @@ def check_settings(model: UNet) -> None:
         raise UserError(f"model.multipliers is {model.multipliers}; it takes integers above zero")
     if model.blocks < 1 or model.classes < 0:
         raise UserError(
-            f"model.blocks is {model.blocks}, model.classes {model.classes}; "
-            "they must be at least 1 and 0"
+            f"model.blocks is {model.blocks} and must be at least 1; "
+            f"model.classes is {model.classes} and must be at least 0"
         )
     if heads < 1 or channels % heads:
         raise UserError(f"model.heads is {heads}; it must divide model.channels, {channels}")
@@ -184,6 +184,6 @@ def check_image_size(height: int, width: int, levels: int) -> None:
     larger = [-(-side // factor) * factor for side in (height, width)]
     nearest = " or ".join(f"{h}x{w}" for h, w in (smaller, larger) if min(h, w) > 0)
     raise UserError(
-        f"image size {height}x{width} does not divide by {factor} (2^(levels-1)); "
+        f"image size {height}x{width} is not divisible by {factor} (2^(levels-1)); "
         f"nearest: {nearest}"
     )

@@ -1,4 +1,4 @@
-"""One row a move, one prediction: ancestral sampling and DDIM."""
+"""Ancestral sampling and DDIM: one row, and so one network call, per move."""
 
 import numpy as np
 
@@ -10,12 +10,15 @@ from diffusion_jax.samplers.linear import Table, linear_sampler, table
 
 
 def single_stage(moves: Moves, rows: Table) -> Stage:
-    """The one row that carries x from the start of each move to its end."""
+    """Return the stage with one row per move, which takes x from the move's start to its end."""
     return Stage(rows, moves.end.signal, moves.end.noise, np.ones(len(moves.t), bool))
 
 
 def ancestral_table(moves: Moves, variance: str) -> Table:
-    """x_s = x0_weight x0_hat + xt_weight x_t + sqrt(variance) eps; onto the data goes the mean."""
+    """Compute the table of x_s = x0_weight x0_hat + xt_weight x_t + sqrt(variance) eps.
+
+    The move onto the data adds no noise.
+    """
     log_var = VARIANCES[variance].log_var(moves)
     std = np.where(moves.s < 0, 0.0, np.exp(0.5 * log_var.offset))
     return table(moves.t, moves.xt_weight, [moves.x0_weight], std, span=log_var.span)
@@ -24,7 +27,7 @@ def ancestral_table(moves: Moves, variance: str) -> Table:
 def ancestral(variance: str) -> Sampler:
     """Draw x_s from the model's Gaussian p(x_s | x_t) (Ho et al. 2020, algorithm 2).
 
-    The variance is that of the moves taken, rebuilt in float64 for any grid, learned or fixed.
+    The variance, learned or fixed, is recomputed in float64 for the moves of the grid.
 
     Args:
         variance: a name in `VARIANCES`.
@@ -37,10 +40,13 @@ def ancestral(variance: str) -> Sampler:
 
 
 def ddim(eta: float) -> Sampler:
-    """x_s = signal_s x0_hat + sqrt(noise_s^2 - std^2) eps_hat + std eps (Song et al. 2020, eq. 12).
+    """Build the DDIM sampler (Song et al. 2020, eq. 12).
 
-    std = eta sqrt(posterior_var): at 1 ancestral sampling with the small variance, at 0 Euler's
-    method for the probability-flow ODE in x / signal. Moves towards noise invert it, at eta = 0.
+    x_s = signal_s x0_hat + sqrt(noise_s^2 - std^2) eps_hat + std eps, where
+    std = eta sqrt(posterior_var).
+
+    With eta = 1 it is ancestral sampling with the small variance, with eta = 0 Euler's method for
+    the probability-flow ODE in x / signal. With eta = 0, moves towards noise invert it.
 
     Raises:
         ValueError: eta lies outside [0, 1].

@@ -1,4 +1,4 @@
-"""What a sampler is: a table of rows, and a step that carries images along one row."""
+"""The interface of samplers: a table of rows, and a step that takes images through one row."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -12,7 +12,7 @@ from diffusion_jax.core.schedules import Schedule
 
 
 class Stepped(NamedTuple):
-    """After one row: the image `x`, the clean image `x0` it was aimed at, the method's memory."""
+    """The state after a row: the image `x`, the predicted clean image `x0`, the method's memory."""
 
     x: jax.Array
     x0: jax.Array
@@ -20,9 +20,9 @@ class Stepped(NamedTuple):
 
 
 class Rows(NamedTuple):
-    """What the scan runs along: one row a network call, first axis `[n]` everywhere.
+    """What the scan runs over: one row per network call, first axis `[n]` everywhere.
 
-    index: int32, the row's place in the whole table, which names its random numbers.
+    index: int32, the row's place in the whole table, from which its random keys are derived.
     move: int32, the move that the row belongs to; a move may take several rows.
     signal, noise: the level of x after the row, x = signal x0 + noise eps.
     table: the method's own float64 coefficients.
@@ -36,19 +36,19 @@ class Rows(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """The noise levels at which the network is asked, and the rows, which count along them."""
+    """The noise levels at which the network is called, and the rows, whose t indexes them."""
 
     points: Schedule
     rows: Rows
 
 
 class Sampler(NamedTuple):
-    """One method of sampling: a record of three pure functions.
+    """A sampling method: a record of three pure functions.
 
     plan: `(grid, moves) -> Plan` for any moves on the grid, in float64.
     init: `(x) -> carry`, the method's memory before the first row (`()` if it has none).
     step: `(denoise, keys, x, row, carry) -> Stepped`, one row for all images `[b, h, w, c]`;
-        `keys` is one key per image, fresh in every row: a method draws from `fold(keys, 0)`.
+        `keys` has one key per image, new in every row; a method draws from `fold(keys, 0)`.
     """
 
     plan: Callable[[Schedule, Moves], Plan]
@@ -57,7 +57,7 @@ class Sampler(NamedTuple):
 
 
 class Stage(NamedTuple):
-    """One row of every move: its coefficients, the level it ends on, which moves have it."""
+    """One row of every move: its coefficients, the level after it, and which moves include it."""
 
     table: Any
     signal: np.ndarray
@@ -66,7 +66,7 @@ class Stage(NamedTuple):
 
 
 def interleave(stages: list[Stage]) -> Rows:
-    """The rows of all moves, each move's stages in their order, those not taken left out."""
+    """Merge stages into rows, move by move, leaving out the stages that a move does not take."""
     taken = np.stack([stage.taken for stage in stages], axis=1)
 
     def merge(*tables):

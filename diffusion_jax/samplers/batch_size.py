@@ -1,4 +1,4 @@
-"""How many images are drawn at once: as many as a device is fast with, fewer if memory is short."""
+"""How many images to draw at once: enough to keep devices busy, fewer if memory is short."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -7,34 +7,34 @@ from typing import Any
 
 import jax
 
-# Images a device: more are hardly faster, and a command that is stopped loses its batch. See
-# docs/decisions.md.
+# Images per device. Larger batches are hardly faster, and a command that is stopped loses its
+# batch. See docs/decisions.md.
 AT_ONCE = 256
 AT_ONCE_ON_CPU = 32
 
-SHARE_OF_FREE = 0.9  # of what is free: an allocator's gaps take some
+SHARE_OF_FREE = 0.9  # the rest allows for fragmentation
 CONTAINER = Path("/sys/fs/cgroup")
 
 
 def at_once(num: int, devices: Sequence[Any]) -> int:
-    """How many of `num` images all devices draw at once, in as few batches as full as can be."""
+    """Return the batch size over all devices that splits `num` images into few, equal batches."""
     most = len(devices) * (AT_ONCE_ON_CPU if devices[0].platform == "cpu" else AT_ONCE)
     return math.ceil(num / math.ceil(num / most))
 
 
 def free_bytes(devices: Sequence[Any]) -> float:
-    """What each of the devices can still give; infinite where it is not known."""
+    """Return the free memory per device in bytes, infinite if it is unknown."""
     if devices[0].platform == "cpu":
         return _system_bytes() / len(devices)
     return min(_own_bytes(device.memory_stats() or {}) for device in devices)
 
 
 def largest_fitting(compiled: Callable[[int], Any], most: int, free: float) -> int:
-    """The first of most, most/2, most/4, ..., 1 whose program fits into memory, 1 in any case.
+    """Return the first of most, most/2, ..., 1 whose program fits into memory, or 1 if none does.
 
     Args:
         compiled: `(n) -> program` for n images on each device.
-        free: bytes a device can give.
+        free: free memory per device, in bytes.
 
     Raises:
         JaxRuntimeError: not even the program for one image could be compiled.
@@ -48,11 +48,11 @@ def largest_fitting(compiled: Callable[[int], Any], most: int, free: float) -> i
 def _fits(compiled: Callable[[int], Any], n: int, free: float) -> bool:
     try:
         used = compiled(n).memory_analysis()
-    except jax.errors.JaxRuntimeError as error:  # some compilers count themselves
+    except jax.errors.JaxRuntimeError as error:  # some compilers check memory themselves
         if n == 1 or "RESOURCE_EXHAUSTED" not in str(error):
             raise
         return False
-    # Parameters are there already, and images are small. Not every device's compiler tells.
+    # Parameters are in memory already, and images are small. Some compilers report no analysis.
     return not used or used.temp_size_in_bytes + used.output_size_in_bytes <= SHARE_OF_FREE * free
 
 
@@ -61,7 +61,7 @@ def _own_bytes(stats: dict[str, int]) -> float:
 
 
 def _system_bytes() -> float:
-    """What can be had without swapping, of the machine's memory and of the container's."""
+    """Return the memory available without swapping, within the container's limit if it has one."""
     import psutil
 
     free = psutil.virtual_memory().available

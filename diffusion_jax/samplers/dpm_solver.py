@@ -1,11 +1,11 @@
-"""DPM-Solver++: exponential integrators in half the log-SNR, with the memory of past predictions.
+"""DPM-Solver++: exponential integrators in half the log-SNR that reuse past predictions.
 
 With h the move's length in half the log-SNR, the exact solution of the probability-flow ODE is
 
 x_s = (noise_s / noise_t) x_t + signal_s int_0^h exp(u - h) x0_hat(u) du (Lu et al. 2022, eq. 9),
 
-and a method of order k puts a polynomial through the last k predictions in place of x0_hat(u).
-The move onto the data, and the first ones after a jump, fall back to a lower order.
+where a method of order k replaces x0_hat(u) by the polynomial through the last k predictions.
+The move onto the data and the first moves after a jump use a lower order.
 """
 
 from typing import NamedTuple
@@ -20,7 +20,10 @@ from diffusion_jax.samplers.linear import linear_sampler, table
 
 
 def dpmpp_2m() -> Sampler:
-    """Second order, the line's integral by its middle (Lu et al. 2022, algorithm 2)."""
+    """Build the second-order solver (Lu et al. 2022, algorithm 2).
+
+    x0_hat is extrapolated linearly to the middle of each move.
+    """
 
     def plan(grid: Schedule, moves: Moves) -> Plan:
         past = _past(moves)
@@ -32,10 +35,12 @@ def dpmpp_2m() -> Sampler:
 
 
 def dpmpp_sde() -> Sampler:
-    """Second order with noise, whose first order is ancestral sampling (Lu et al. 2022, app. D.3).
+    """Build the second-order solver of the SDE (Lu et al. 2022, app. D.3).
 
     x_s = (noise_s / noise_t) exp(-h) x_t + signal_s (1 - exp(-2h)) x0_line
           + noise_s sqrt(1 - exp(-2h)) eps.
+
+    At first order it is ancestral sampling.
     """
 
     def plan(grid: Schedule, moves: Moves) -> Plan:
@@ -47,9 +52,9 @@ def dpmpp_sde() -> Sampler:
 
 
 def dpmpp_3m() -> Sampler:
-    """Third order, the parabola integrated exactly.
+    """Build the third-order solver, which integrates the parabola exactly.
 
-    Code in circulation halves the second derivative and is of second order.
+    Some public implementations halve the second derivative, and so are only of second order.
     """
 
     def plan(grid: Schedule, moves: Moves) -> Plan:
@@ -71,10 +76,10 @@ def dpmpp_3m() -> Sampler:
 
 
 class _Past(NamedTuple):
-    """Half log-SNR of each move, of the one before and of the one before that.
+    """Lengths in half the log-SNR of each move and of the two moves before it.
 
-    known: how many predictions there are to go by: one at the start, after a jump and on the move
-    onto the data. Lengths beyond are placeholders.
+    known: how many predictions can be used: one at the start, after a jump and on the move onto
+    the data. Lengths that are not used are placeholders.
     """
 
     h: np.ndarray
@@ -93,13 +98,13 @@ def _past(moves: Moves) -> _Past:
 
 
 def _through_two(past: _Past, weight: np.ndarray) -> list[np.ndarray]:
-    """Weights of x0_hat and its predecessor: the line's value in the middle of the move."""
+    """Return the weights of x0_hat and its predecessor, for the line's value at the middle."""
     share = np.where(past.known >= 2, 0.5 * past.h / past.h_1, 0.0)
     return [weight * (1.0 + share), -weight * share]
 
 
 def _moments(h: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """int_0^h exp(u - h) u^k du for k = 0, 1, 2; the higher ones are 0 for an infinite h."""
+    """Compute int_0^h exp(u - h) u^k du for k = 0, 1, 2; for infinite h, k = 1 and 2 give 0."""
     finite = np.where(np.isfinite(h), h, 0.0)
     zeroth = -np.expm1(-h)
     first = np.where(np.isfinite(h), finite + np.expm1(-finite), 0.0)

@@ -1,4 +1,4 @@
-"""Sample many images: batches over devices, the scan cut into chunks so that progress shows."""
+"""Sample many images: batches over devices, with the scan in pieces to report progress."""
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -19,9 +19,9 @@ from diffusion_jax.samplers.sample import scan_rows, start
 
 
 class Frames(NamedTuple):
-    """Images of a batch that are watched, `[frames, n, h, w, c]`: x_t and the x0 aimed at.
+    """Intermediate x_t and x0 predictions of the watched images, `[frames, n, h, w, c]`.
 
-    x_t is over its scale, so that it has unit variance on any path.
+    x_t is divided by its scale, so that it has unit variance on any path.
     """
 
     x: np.ndarray
@@ -29,7 +29,7 @@ class Frames(NamedTuple):
 
 
 class Generated(NamedTuple):
-    """One batch: images `[n, h, w, c]` in [-1, 1], their numbers, and classes if they have any."""
+    """One batch: images `[n, h, w, c]` in [-1, 1], their indices, and classes if they have any."""
 
     images: np.ndarray
     index: np.ndarray
@@ -40,9 +40,10 @@ class Generated(NamedTuple):
 class Method(NamedTuple):
     """How images are drawn.
 
-    sampler, plan: the method and its rows; steps: how many levels of its grid they go down.
+    sampler, plan: the sampler and its rows.
+    steps: number of levels in the sampling grid.
     denoise: `(params, label) -> denoise` on the plan's levels.
-    begin: `(keys) -> x`, where the rows start.
+    begin: `(keys) -> x`, the images before the first row.
     label: `(index) -> class` of each image, None for an unconditional network.
     """
 
@@ -58,17 +59,18 @@ Generate = Callable[..., Iterator[Generated]]
 
 
 def make_generate(method: Method, layout: Shardings, most: int) -> Generate:
-    """Prepare `generate(params, seed, wanted, progress, watch=0)`, compiled once for every call.
+    """Return `generate(params, seed, wanted, progress, watch=0)`, compiled once for all calls.
 
-    It yields the images of the numbers in `wanted`, which rise; image i depends on the seed and on
-    i alone. Images are drawn in batches of one shape, those of n numbers from a multiple of n on:
-    where as many fit again, what an earlier call left out comes from the same batch. `progress`
-    hears how many images are done, in fractions. Frames are kept of the numbers below `watch`.
+    It yields the images with indices `wanted`, ascending; image i depends only on the seed and i.
+    All batches have one size n, and batch k covers the indices k n .. (k + 1) n - 1. A later call
+    that fits the same n thus draws missing images in the same batches as an earlier one.
+    `progress` is called with the number of images done, a fraction included. Frames are kept for
+    indices below `watch`.
 
     Args:
-        layout: where parameters and images live.
-        most: images at once, rounded up to a multiple of the devices; as many as fit into their
-            memory are taken, see `memory.largest_fitting`.
+        layout: shardings of parameters and images.
+        most: batch size, rounded up to a multiple of the devices and halved until it fits into
+            memory, see `batch_size.largest_fitting`.
     """
     points, rows = method.plan
     chunks = pieces(rows)
@@ -93,7 +95,7 @@ def make_generate(method: Method, layout: Shardings, most: int) -> Generate:
         return label, *begin(seed, jax.device_put(index, split))
 
     def choose_size(params) -> int:
-        def compiled(n):  # which the calls of `advance` then find
+        def compiled(n):  # cached: later calls of `advance` reuse it
             return advance.lower(params, *prepare(0, 0, n * len(devices)), chunks[0]).compile()
 
         each = whole_batch(most, layout) // len(devices)
@@ -106,7 +108,7 @@ def make_generate(method: Method, layout: Shardings, most: int) -> Generate:
         seen = [_first(state, watch)]
         for done, rows in enumerate(chunks, 1):
             state = advance(params, label, keys, state, rows)
-            seen.append(_first(state, watch))  # which waits for it
+            seen.append(_first(state, watch))  # waits for the device
             report(done / len(chunks))
         x, x0 = (np.stack(each) for each in zip(*seen, strict=True))
         return np.asarray(state.x), Frames(x / scales.reshape(-1, 1, 1, 1, 1), x0[1:])

@@ -12,19 +12,19 @@ KARRAS_RHO = 7.0  # Karras et al. 2022, table 1
 
 
 def uniform_time(schedule: Schedule, steps: int) -> Schedule:
-    """Evenly spaced training steps, the last one always among them."""
+    """Return evenly spaced training steps, always including the last one."""
     return schedule.take(np.rint(np.linspace(schedule.steps - 1, 0, steps)).astype(int)[::-1])
 
 
 def quadratic(schedule: Schedule, steps: int) -> Schedule:
-    """Training steps spaced like squares, denser near the data (Song et al. 2020, appendix D.2)."""
+    """Return quadratically spaced steps, denser near the data (Song et al. 2020, appendix D.2)."""
     t = np.rint(np.linspace(1, 0, steps)[::-1] ** 2 * (schedule.steps - 1)).astype(int)
     order = np.arange(steps)
     return schedule.take(np.maximum.accumulate(t - order) + order)  # no step twice
 
 
 def karras(schedule: Schedule, steps: int) -> Schedule:
-    """sigma^(1/7) evenly spaced, sigma = noise / signal (Karras et al. 2022, eq. 5)."""
+    """Space sigma^(1/7) evenly, where sigma = noise / signal (Karras et al. 2022, eq. 5)."""
     noisy, clean = np.exp(-0.5 * schedule.log_snr[[-1, 0]] / KARRAS_RHO)
     root = np.linspace(noisy, clean, steps)[::-1]
     return schedule.at_log_snr(-2.0 * KARRAS_RHO * np.log(root))
@@ -39,7 +39,7 @@ GRIDS = {
 
 
 def make_grid(name: str, schedule: Schedule, steps: int) -> Schedule:
-    """The named entry of `GRIDS`.
+    """Build the named grid of `GRIDS`.
 
     Raises:
         ValueError: `steps` is below 1 or above the schedule's number of steps.

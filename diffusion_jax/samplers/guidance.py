@@ -1,4 +1,4 @@
-"""Steering by class or by any function of the predicted image: wrappers of network and denoiser."""
+"""Guidance by class or by any function of the predicted image, around network or denoiser."""
 
 from collections.abc import Callable
 
@@ -17,23 +17,24 @@ def classifier_free(
     scale: float,
     interval: tuple[float, float],
 ) -> Network:
-    """Move the output away from the one without a class, both halves in one network call.
+    """Move the output away from the unconditional one; one network call computes both.
 
     y = y_none + scale (y_class - y_none): 1 is the plain conditional model, 0 the unconditional
-    one (Ho & Salimans 2022, eq. 6, where scale = 1 + w). As x_t is the same, it is the same in
-    terms of x0, eps, v or score. Learned variances are the conditional ones.
+    one (Ho & Salimans 2022, eq. 6, where scale = 1 + w). Both share x_t, so the result is the same
+    in terms of x0, eps, v or score. Learned variances are those of the conditional output.
 
     Args:
         network: `(x, time, label) -> output`.
         label: int32 `[b]`.
-        no_label: the label that stands for none.
-        scale: of the guidance.
-        interval: times between which it acts; elsewhere the scale is 1 (Kynkaanniemi et al. 2024).
+        no_label: the label that means "no class".
+        scale: guidance scale.
+        interval: the range of times with guidance; elsewhere the scale is 1 (Kynkaanniemi et al.
+            2024).
     """
 
     def guided(x: jax.Array, time: jax.Array) -> jax.Array:
         labels = jnp.stack([label, jnp.full_like(label, no_label)], axis=1).ravel()
-        # Neighbours in the batch, so that an image and its twin live on one device.
+        # Interleaved, so that both copies of an image are on the same device.
         output = network(jnp.repeat(x, 2, axis=0), jnp.repeat(time, 2), labels)
         output = output.reshape(len(x), 2, *output.shape[1:])
         conditional, rest = split_output(output[:, 0], x)
@@ -55,12 +56,12 @@ def gradient_guided(
 ) -> Denoise:
     """Follow the gradient of any function of the predicted clean image.
 
-    eps = eps_hat - scale noise grad_{x_t} log_likelihood(x0_hat(x_t)), and x0 from it (Dhariwal &
-    Nichol 2021, algorithm 2; through the denoiser as in Chung et al. 2023, eq. 16). Exact where
-    the log-likelihood is linear in x0 and the data Gaussian; elsewhere an approximation.
+    eps = eps_hat - scale noise grad_{x_t} log_likelihood(x0_hat(x_t)), and x0 follows from eps
+    (Dhariwal & Nichol 2021, algorithm 2; through the denoiser as in Chung et al. 2023, eq. 16). It
+    is exact for Gaussian data and a log-likelihood linear in x0, otherwise an approximation.
 
     Args:
-        denoise: whose t counts along `grid`.
+        denoise: a denoiser whose t indexes `grid`.
         log_likelihood: `[b, h, w, c] -> [b]`, in nats, such as a classifier's or a measurement's.
     """
 

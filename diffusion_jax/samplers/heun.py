@@ -1,4 +1,4 @@
-"""Heun's method for the probability-flow ODE in x / signal, and EDM's churn of noise around it."""
+"""Heun's method for the probability-flow ODE in x / signal, and EDM's sampler with noise churn."""
 
 import math
 
@@ -13,16 +13,20 @@ LARGEST_CHURN = math.sqrt(2.0) - 1.0  # Karras et al. 2022, algorithm 2
 
 
 def heun() -> Sampler:
-    """Second order, two calls a move but one for the last (Karras et al. 2022, algorithm 1)."""
+    """Build Heun's second-order method (Karras et al. 2022, algorithm 1).
+
+    It makes two network calls per move, one for the last move.
+    """
     return edm(churn=0.0)
 
 
 def edm(churn: float) -> Sampler:
-    """Before each move but the first raise the noise a little, then move by Heun's method.
+    """Raise the noise a little before each move except the first, then move by Heun's method.
 
     With sigma = noise / signal: sigma_hat = sigma (1 + min(churn / moves, sqrt 2 - 1)), at most the
     schedule's largest; x_hat / signal_hat = x / signal + sqrt(sigma_hat^2 - sigma^2) eps
-    (Karras et al. 2022, algorithm 2). One call gives an Euler step, the next the trapezium.
+    (Karras et al. 2022, algorithm 2). A move's first call gives an Euler step, its second the
+    trapezoidal correction.
 
     Raises:
         ValueError: churn is negative.
@@ -31,7 +35,7 @@ def edm(churn: float) -> Sampler:
         raise ValueError(f"churn must not be negative, got {churn:g}")
 
     def plan(grid: Schedule, taken: Moves) -> Plan:
-        growth = min(churn / len(np.unique(taken.t)), LARGEST_CHURN)  # however often taken
+        growth = min(churn / len(np.unique(taken.t)), LARGEST_CHURN)  # repeats of a move count once
         follows = np.append(False, taken.t[1:] == taken.s[:-1])
         raised = taken.start.log_snr - 2.0 * math.log1p(growth) * follows
         raised = np.maximum(raised, np.minimum(taken.start.log_snr, _noisiest(grid)))
@@ -47,7 +51,7 @@ def _noisiest(grid: Schedule) -> float:
 
 
 def _points(grid: Schedule, taken: Moves, raised: np.ndarray):
-    """All levels that the network is asked at, and where each move starts and ends among them."""
+    """Return all levels at which the network is called, and the indices of each move's ends."""
     ends = np.where(taken.s >= 0, taken.end.log_snr, raised)
     rising, where = np.unique(-np.append(raised, ends), return_inverse=True)
     t, s = np.split(where, 2)
@@ -55,14 +59,14 @@ def _points(grid: Schedule, taken: Moves, raised: np.ndarray):
 
 
 def _euler(moved: Moves) -> Stage:
-    """x_s / signal_s = x / signal + (sigma_s - sigma) eps_hat."""
+    """Return the Euler step x_s / signal_s = x / signal + (sigma_s - sigma) eps_hat."""
     x0_weight = moved.end.signal * (1.0 - _sigma(moved.end) / _sigma(moved.start))
     rows = table(moved.t, moved.end.noise / moved.start.noise, [x0_weight, 0.0])
     return Stage(rows, moved.end.signal, moved.end.noise, np.ones(len(moved.t), bool))
 
 
 def _trapezium(points: Schedule, moved: Moves, follows: np.ndarray) -> Stage:
-    """The move once more with the mean of both slopes, then up to where the next one starts."""
+    """Redo the move with the mean of both slopes, then add noise up to the next move's start."""
     taken = moved.s >= 0
     end = levels(points, np.where(taken, moved.s, moved.t))  # placeholders where not taken
     half = 0.5 * (_sigma(end) - _sigma(moved.start))
@@ -80,5 +84,5 @@ def _trapezium(points: Schedule, moved: Moves, follows: np.ndarray) -> Stage:
 
 
 def _sigma(level: NoiseLevel) -> np.ndarray:
-    """Noise over signal: the level's noise on an unscaled signal."""
+    """Return noise / signal, the noise on an unscaled signal."""
     return level.noise / level.signal

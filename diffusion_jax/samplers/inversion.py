@@ -1,4 +1,4 @@
-"""From an image to its noise and back by DDIM, and ways between two images or two noises."""
+"""Encode images to noise and decode them by DDIM; interpolate between images or noises."""
 
 import jax
 import jax.numpy as jnp
@@ -12,14 +12,15 @@ from diffusion_jax.samplers.sample import DenoiseOn, scan_rows, start
 
 
 def encode(denoise_on: DenoiseOn, grid: Schedule, x0: jax.Array) -> jax.Array:
-    """The noise x_T that DDIM carries to these images: its moves, taken backwards (eta = 0).
+    """Encode images as the noise x_T from which DDIM with eta = 0 generates them.
 
-    x_s = signal_s x0_hat + noise_s eps_hat for s above t (Song et al. 2020, eq. 13), from the
-    data, which have no noise, to the grid's first level by what the network says of them there.
+    The moves of DDIM are taken backwards: x_s = signal_s x0_hat + noise_s eps_hat for s > t (Song
+    et al. 2020, eq. 13). The first move, from the data to the grid's first level, uses the noise
+    that the network predicts at that level.
 
     Args:
-        denoise_on: `(levels) -> denoise`; without clipping, which loses what it cuts off.
-        grid: the finer it is, the nearer `decode` comes to the images.
+        denoise_on: `(levels) -> denoise`, without clipping, which would lose information.
+        grid: the finer it is, the more closely `decode` reproduces the images.
         x0: `[b, h, w, c]`.
     """
     denoise = denoise_on(grid)
@@ -30,7 +31,7 @@ def encode(denoise_on: DenoiseOn, grid: Schedule, x0: jax.Array) -> jax.Array:
 
 
 def decode(denoise_on: DenoiseOn, grid: Schedule, noise: jax.Array) -> jax.Array:
-    """The images `[b, h, w, c]` that DDIM carries these noises x_T to."""
+    """Decode noises x_T to images `[b, h, w, c]` by DDIM with eta = 0."""
     return _follow(denoise_on, grid, descent(grid), noise)
 
 
@@ -42,9 +43,9 @@ def _follow(denoise_on: DenoiseOn, grid: Schedule, way, x: jax.Array) -> jax.Arr
 
 
 def slerp(a: jax.Array, b: jax.Array, weight: jax.Array) -> jax.Array:
-    """Between two noises along the sphere: (sin((1-w) angle) a + sin(w angle) b) / sin(angle).
+    """Interpolate along the sphere: (sin((1-w) angle) a + sin(w angle) b) / sin(angle).
 
-    Of two independent normal draws the result has the length of one (Song et al. 2020, app. D.5).
+    Between two independent normal draws it keeps their typical length (Song et al. 2020, app. D.5).
 
     Args:
         a, b: `[b, h, w, c]`.
@@ -64,7 +65,7 @@ def slerp(a: jax.Array, b: jax.Array, weight: jax.Array) -> jax.Array:
 def interpolate(
     denoise_on: DenoiseOn, grid: Schedule, a: jax.Array, b: jax.Array, weight: jax.Array
 ) -> jax.Array:
-    """Between two images: encode both, go along the sphere, decode (Song et al. 2020, figure 6).
+    """Interpolate two images: encode both, `slerp`, decode (Song et al. 2020, figure 6).
 
     Arguments as in `slerp` and `encode`.
     """

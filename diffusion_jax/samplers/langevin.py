@@ -1,7 +1,8 @@
-"""Langevin dynamics at one noise level, down a ladder of levels, and as ancestral's corrector.
+"""Langevin dynamics: annealed over the noise levels, and as a corrector of ancestral sampling.
 
-x += delta/2 score(x) + sqrt(delta) eps, score = -eps_hat / noise (Welling & Teh 2011): for small
-delta its stationary law is q(x_t); on N(0, v) its variance is v / (1 - delta / (4 v)).
+x += delta/2 score(x) + sqrt(delta) eps, score = -eps_hat / noise (Welling & Teh 2011). For small
+delta its stationary distribution is q(x_t); where q is N(0, v), the stationary variance is
+v / (1 - delta / (4 v)).
 """
 
 import numpy as np
@@ -14,7 +15,7 @@ from diffusion_jax.samplers.linear import linear_sampler, table
 
 
 def _diffuse(moves: Moves, rate: float, rescale) -> Stage:
-    """One Langevin step at the start of each move, delta = rate noise^2, then x times `rescale`."""
+    """Return one Langevin step at each move's start, delta = rate noise^2; x is then rescaled."""
     signal, noise = moves.start.signal, moves.start.noise
     rows = table(
         moves.t,
@@ -26,14 +27,14 @@ def _diffuse(moves: Moves, rate: float, rescale) -> Stage:
 
 
 def langevin(langevin_steps: int, langevin_rate: float) -> Sampler:
-    """Annealed Langevin dynamics: steps at each level of the grid, then the next level.
+    """Run annealed Langevin dynamics: several steps at each level of the grid in turn.
 
     delta = langevin_rate noise^2, as in Song & Ermon 2019, algorithm 1; x is rescaled where the
-    signal changes, and the last call takes the remaining noise away.
+    signal changes, and the last network call removes the remaining noise.
 
     Args:
-        langevin_steps: at each level.
-        langevin_rate: of 0 .. 4, where the dynamics of the noisiest level is stable.
+        langevin_steps: number of steps at each level.
+        langevin_rate: between 0 and 4, where the dynamics at the noisiest level is stable.
     """
     _check(langevin_steps, langevin_rate)
 
@@ -48,10 +49,10 @@ def langevin(langevin_steps: int, langevin_rate: float) -> Sampler:
 
 
 def predictor_corrector(variance: str, langevin_steps: int, langevin_rate: float) -> Sampler:
-    """Ancestral sampling, before each move of which Langevin dynamics corrects x_t.
+    """Correct x_t by Langevin dynamics before each move of ancestral sampling.
 
-    delta = langevin_rate noise^2 is what a signal-to-noise ratio r = sqrt(rate)/2 gives on average
-    (Song et al. 2021, algorithms 3 and 5), without a norm over the batch.
+    delta = langevin_rate noise^2 corresponds on average to the signal-to-noise ratio
+    r = sqrt(rate)/2 of Song et al. 2021, algorithms 3 and 5, but needs no norm over the batch.
     """
     _check(langevin_steps, langevin_rate)
 

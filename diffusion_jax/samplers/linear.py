@@ -1,4 +1,4 @@
-"""The step that almost every method shares: a linear combination of what is known, and noise."""
+"""The step of almost every method: a linear combination of x and x0 predictions, plus noise."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -15,12 +15,12 @@ from diffusion_jax.samplers.base import Plan, Rows, Sampler, Stepped
 
 
 class Table(NamedTuple):
-    """Coefficients of one network call at level t and of what follows it, float64 `[n]`.
+    """Coefficients of one network call at level t and of the update after it, float64 `[n]`.
 
     x' = xt_weight x + last_weight x_last + sum_k x0_weights[k] x0_hat_k + std exp(span v/2) eps,
 
-    where x0_hat_0 is the clean image predicted now and x0_hat_k the one of k rows ago, x_last is
-    x before the row before, and v is the network's variance output, if it has one.
+    where x0_hat_0 is the clean image predicted in this row and x0_hat_k the one from k rows ago,
+    x_last is the x before the previous row, and v is the network's variance output, if any.
     `x0_weights` is `[n, order]`, the others `[n]`.
     """
 
@@ -33,7 +33,7 @@ class Table(NamedTuple):
 
 
 class Memory(NamedTuple):
-    """x before the last row, and the clean images predicted before, the newest first."""
+    """The x before the previous row, and the clean images predicted so far, newest first."""
 
     x: jax.Array
     x0: tuple[jax.Array, ...]
@@ -47,7 +47,7 @@ def table(
     last_weight: ArrayLike = 0.0,
     span: ArrayLike = 0.0,
 ) -> Table:
-    """A table from arrays `[n]` or numbers; `x0_weights` is a list, one per clean image."""
+    """Build a table from arrays `[n]` or numbers; `x0_weights` has one entry per clean image."""
     t = np.asarray(t, np.int32)
 
     def full(a):
@@ -58,7 +58,7 @@ def table(
 
 
 def linear_sampler(plan: Callable[[Schedule, Moves], Plan], order: int = 1) -> Sampler:
-    """The sampler of a plan whose tables have `order` clean images."""
+    """Build the sampler of a plan whose tables combine `order` clean images."""
 
     def init(x):
         return Memory(x, (jnp.zeros_like(x),) * (order - 1))

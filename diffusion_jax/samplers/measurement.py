@@ -1,4 +1,4 @@
-"""Images of which a part is known: linear measurements, inpainting and resampling (RePaint)."""
+"""Sampling of partly known images: linear measurements, inpainting, resampling (RePaint)."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -17,12 +17,12 @@ Projection = Callable[[jax.Array], jax.Array]
 
 
 def masked(known: ArrayLike) -> Projection:
-    """The measurement of some pixels: `known` is 1 where a pixel is seen, 0 where it is not."""
+    """Return the projection onto known pixels: `known` is 1 where a pixel is known, else 0."""
     return lambda x: jnp.asarray(known) * x
 
 
 def downsampled(factor: int) -> Projection:
-    """The measurement of averages over squares of `factor` pixels, each put in all its pixels."""
+    """Return the projection that replaces each `factor` x `factor` square by its mean."""
 
     def project(x: jax.Array) -> jax.Array:
         *batch, h, w, c = x.shape
@@ -34,14 +34,14 @@ def downsampled(factor: int) -> Projection:
 
 
 def measured(sampler: Sampler, project: Projection, known: ArrayLike) -> Sampler:
-    """Hold what was measured of an image: after every row, put it in place at the row's level.
+    """Impose a measurement: after every row, insert it, noised to the row's level.
 
-    x <- x + P(signal known + noise eps - x), P = A^+ A the projection on what a linear
+    x <- x + P(signal known + noise eps - x), where P = A^+ A projects onto what a linear
     measurement A sees (Lugmayr et al. 2022, eq. 8, for a mask; Choi et al. 2021, eq. 6, for
     averages). The result agrees with the measurement exactly.
 
     Args:
-        sampler: any.
+        sampler: any sampler.
         project: P, applied to images `[b, h, w, c]`.
         known: an image with these measurements, broadcastable with `[b, h, w, c]`.
     """
@@ -64,13 +64,13 @@ class _Jump(NamedTuple):
 
 
 def resampled(sampler: Sampler, jump: int, repeats: int) -> Sampler:
-    """Take every `jump` moves `repeats` times, noising x back up in between (RePaint).
+    """Run every segment of `jump` moves `repeats` times, noising x back in between (RePaint).
 
-    It lets the parts of an image that are known and those that are drawn agree (Lugmayr et
-    al. 2022, section 4.2). On the forward process's own marginals it changes nothing.
+    This makes the drawn part of an image agree with the known part (Lugmayr et al. 2022, section
+    4.2). It leaves the marginals of the forward process unchanged.
 
     Raises:
-        ValueError: a number is below 1.
+        ValueError: `jump` or `repeats` is below 1.
     """
     if jump < 1 or repeats < 1:
         raise ValueError(f"jump and repeats must be at least 1, got {jump} and {repeats}")

@@ -1,7 +1,8 @@
 """Run any sampler: one `lax.scan` over its rows.
 
 To add a sampler: write a function that returns a `Sampler` and add its line to `SAMPLERS`. Its
-arguments are read from the keys of the same name under `config.sample`, `variance` from `config`.
+arguments are read from the keys of the same name under `config.sample`, except `variance`, which is
+`config.variance`.
 """
 
 from collections.abc import Callable
@@ -37,19 +38,19 @@ DenoiseOn = Callable[[Schedule], Denoise]
 
 
 def prior_sample(grid: Schedule, keys: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    """x_T ~ N(0, scale_T^2 I), one key per image `[b]`, each of shape `[h, w, c]`."""
+    """Draw x_T ~ N(0, scale_T^2 I), one image of shape `[h, w, c]` per key `[b]`."""
     return grid.scale[-1] * image_normal(fold(keys, 0), shape)
 
 
 def start(sampler: Sampler, x: jax.Array) -> Stepped:
-    """The state before the first row."""
+    """Return the state before the first row."""
     return Stepped(x, jnp.zeros_like(x), sampler.init(x))
 
 
 def scan_rows(
     sampler: Sampler, denoise: Denoise, keys: jax.Array, state: Stepped, rows: Rows
 ) -> Stepped:
-    """Carry images along rows; a table cut into pieces gives the same images."""
+    """Run images through the rows; splitting the table into pieces gives the same images."""
 
     def advance(state: Stepped, row: Rows):
         own = fold(keys, row.index + 1)
@@ -68,10 +69,10 @@ def sample(
     """Draw images from noise: `[b, h, w, c]`, image i a function of `keys[i]` alone.
 
     Args:
-        sampler: an entry of `SAMPLERS`, made.
-        denoise_on: `(levels) -> denoise`, whose t counts along these levels.
+        sampler: a sampler built by an entry of `SAMPLERS`.
+        denoise_on: `(levels) -> denoise`, whose t indexes these levels.
         keys: one typed key per image, `[b]`.
-        shape: of one image.
+        shape: shape of one image.
         grid: see `samplers.grids`.
     """
     plan = sampler.plan(grid, descent(grid))
@@ -80,6 +81,6 @@ def sample(
 
 
 def rounded(rows: Any) -> Any:
-    """Round float64 tables to the precision that is computed in; integers stay as they are."""
+    """Round float64 tables to the default precision; other tables are unchanged."""
     default = jnp.zeros(()).dtype
     return jax.tree.map(lambda a: a.astype(default) if a.dtype == np.float64 else a, rows)

@@ -1,4 +1,4 @@
-"""The host's side of the data: `(step) -> Batch`, a pure function of the seed and the step.
+"""Batches on the host: `(step) -> Batch`, a pure function of the seed and the step.
 
 A batch is this process's share of the whole: of n equal slices, process k takes the k-th.
 """
@@ -34,11 +34,11 @@ def in_memory(dataset: Dataset, seed: int, batch_size: int) -> Callable[[int], B
 def streamed(
     source: Source, seed: int, batch_size: int, first: int, workers: int, stack: ExitStack
 ) -> Callable[[int], Batch]:
-    """Serve the same batches, read while training goes on: steps from `first` on, in order.
+    """Serve the same batches, read during training: steps from `first` on, in order.
 
     Args:
         batch_size: of the whole batch, over all processes.
-        workers: processes that read; 0 reads in threads of this one.
+        workers: number of reading processes; 0 reads in threads of this process.
         stack: stops reading when it is closed.
     """
     own = _own_share(batch_size)

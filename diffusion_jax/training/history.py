@@ -1,4 +1,4 @@
-"""What the steps told, read when they are done: logs, stops and divergence."""
+"""Metrics of finished steps: logging, stop signals and divergence."""
 
 import math
 import time
@@ -16,21 +16,21 @@ from diffusion_jax.training.hooks import Hooks, LoopPlan
 from diffusion_jax.training.report import on_grid
 from diffusion_jax.training.step import Metrics
 
-AHEAD = 2  # steps that may be under way unread: the device is never waited for, nor flooded
+AHEAD = 2  # steps started before metrics are read: the device stays busy, its queue short
 
 
 class Mean:
-    """The mean of the finite losses since the last save that was due, whoever ran the steps."""
+    """The mean of the finite losses since the last scheduled save, across resumed sessions."""
 
     def __init__(self, total: float = 0.0, count: int = 0):
         self._total, self._count = total, count
 
     def add(self, loss: float) -> None:
-        """Count one more."""
+        """Add one loss."""
         self._total, self._count = self._total + loss, self._count + 1
 
     def at_save(self, due: bool) -> SavedLosses:
-        """What to save; one that is due ends the mean, one that a stop brings leaves it open."""
+        """Return what to save; a scheduled save starts a new mean, a save on stopping does not."""
         if not due or not self._count:
             return SavedLosses(None, self._total, self._count)
         mean = self._total / self._count
@@ -39,12 +39,12 @@ class Mean:
 
 
 class StepHistory:
-    """The steps of a run that were sent to the device, and those that it finished.
+    """The steps that were sent to the device, and the metrics of those that it finished.
 
     Attributes:
-        losses: their mean since the last save.
-        stop: the number of the signal that asks to stop, 0 while none does.
-        in_a_row: updates skipped up to the last finished step.
+        losses: their mean since the last scheduled save.
+        stop: the number of the signal to stop, 0 if none was received.
+        in_a_row: consecutive updates skipped up to the last finished step.
     """
 
     def __init__(self, first: int, skipped: int, plan: LoopPlan, hooks: Hooks):
@@ -56,7 +56,7 @@ class StepHistory:
         self.restart_clock(first)
 
     def add(self, step: int, metrics: Metrics, vote: Any) -> None:
-        """Take what a step will have told; read the steps that lie far enough behind."""
+        """Queue the metrics of a step that was started; read those of steps far enough behind."""
         if isinstance(vote, int):
             self.stop = max(self.stop, vote)
         for scalar in jax.tree.leaves(metrics._replace(losses=None)):
@@ -66,14 +66,14 @@ class StepHistory:
             self._read(*self._under_way.popleft())
 
     def drain(self) -> None:
-        """Wait for every step that is under way, and write every log that waits for room."""
+        """Wait for all steps in progress, and retry metrics that could not be written before."""
         while self._under_way:
             self._read(*self._under_way.popleft())
         if self._hooks.metrics is not None:
             self._hooks.metrics.flush()
 
     def restart_clock(self, step: int) -> None:
-        """Leave out of the speed what came before: saving and sampling."""
+        """Restart the speed measurement at `step`, to exclude saving and sampling."""
         self._timed, self._time = step, time.perf_counter()
 
     def _rate(self, step: int) -> float:

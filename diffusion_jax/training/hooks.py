@@ -1,4 +1,4 @@
-"""What the training loop is given: how far to go, and what it calls on the way."""
+"""The training loop's settings and callbacks."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -13,14 +13,14 @@ from diffusion_jax.training.step import Batch
 
 
 class Report(Protocol):
-    """Where the loop tells a person how it goes."""
+    """Where the loop reports its progress to the user."""
 
     def line(self, text: str) -> None:
-        """Say one thing."""
+        """Print one line."""
         ...
 
     def advance(self, step: int, **values: float) -> None:
-        """Move the progress on to `step`; `values` are there on logged steps."""
+        """Advance the progress to `step`; `values` are given on logged steps only."""
         ...
 
 
@@ -31,7 +31,7 @@ class Profiler:
         self._folder, self._first, self._last, self._on = folder, first, last, False
 
     def before(self, step: int, state: Any) -> None:
-        """Told before each step, with the state that the step before it gives."""
+        """Start or end the trace before `step`; `state` is the result of the step before it."""
         if not self._on and self._first <= step <= self._last:
             jax.block_until_ready(state)
             jax.profiler.start_trace(str(self._folder))
@@ -48,7 +48,7 @@ class Profiler:
 
 
 class LoopPlan(NamedTuple):
-    """How far to go and how often to do what; 0 = never.
+    """The number of steps, and the intervals in steps at which to log, save and sample; 0 = never.
 
     max_skipped: consecutive non-finite updates after which the run stops.
     """
@@ -62,13 +62,13 @@ class LoopPlan(NamedTuple):
 
 
 class Hooks(NamedTuple):
-    """What the loop calls.
+    """The loop's callbacks.
 
-    batch: this process's share of the batch of a step, on the host; asked for in order.
+    batch: `(step) -> batch`, this process's share on the host; steps are requested in order.
     metrics: None on processes that write nothing.
-    sample: draws and writes a grid of `(step, averaged parameters)`, returns where it is; None if
-        its third argument, asked on the way, said to stop.
-    vote: a number of this process -> the largest of all processes, not waited for.
+    sample: `(step, averaged parameters, stopping) -> path` of the grid drawn, or None if
+        `stopping()`, called repeatedly while it draws, returned True.
+    vote: `(number) -> largest number of all processes`, returned without waiting.
     """
 
     parallel: Parallel

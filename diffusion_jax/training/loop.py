@@ -17,14 +17,14 @@ from diffusion_jax.training.state import TrainState
 
 
 def train(state: TrainState, plan: LoopPlan, hooks: Hooks) -> TrainState:
-    """Go from the state's step to the plan's last; the last step is always saved.
+    """Train from the state's step to the plan's last step, which is always saved.
 
-    A save that fails is tried again with the next one. An update that is not finite is skipped.
+    After a failed save, the next save tries again. An update that is not finite is skipped.
 
     Raises:
         Diverged: too many updates in a row were skipped.
-        Stopped: SIGTERM or SIGINT came; the step was finished and the state is on disk.
-        Unsaved: the last state could not be saved, or with several processes any.
+        Stopped: SIGTERM or SIGINT was received; the step was finished and the state is on disk.
+        Unsaved: the last state, or with several processes any state, could not be saved.
     """
     first = int(state.step)
     history, due = StepHistory(first, int(state.skipped.in_all), plan, hooks), False
@@ -37,12 +37,12 @@ def train(state: TrainState, plan: LoopPlan, hooks: Hooks) -> TrainState:
             placed, metrics = hooks.parallel.step(placed, batch)
             history.add(step, metrics, hooks.vote(received[0] if received else 0))
             last, stop = step == plan.steps, history.stop
-            if not last:  # the device computes by now: the next batch is read in its shadow
+            if not last:  # the next batch is read while the device computes
                 batch = hooks.parallel.place_batch(hooks.batch(step))
             due = due or _due(step, plan.save_every)
             if last or stop or due:
                 history.drain()
-                # A save that is due waits for a good update; the last one cannot.
+                # A scheduled save waits for a finite update; the last save cannot wait.
                 if last or stop or not history.in_a_row:
                     single = hooks.parallel.single(placed)
                     _after_save(hooks.checkpoints.save(single, history.losses.at_save(due)), hooks)
@@ -56,7 +56,7 @@ def train(state: TrainState, plan: LoopPlan, hooks: Hooks) -> TrainState:
                 history.drain()
                 _sample(step, placed.ema, hooks, received)
                 history.restart_clock(step)
-            if not last:  # how the last save ends decides how the run does
+            if not last:  # `_finish` handles the last save
                 _after_save(hooks.checkpoints.finished(), hooks)
         _finish(plan.steps, hooks)
     return hooks.parallel.single(placed)
@@ -70,13 +70,13 @@ def _sample(step: int, ema: Any, hooks: Hooks, received: list[int]) -> None:
     try:
         grid = hooks.sample(step, hooks.parallel.gather(ema), lambda: bool(received))
     except OSError as error:
-        grid = f"no grid: {error.strerror}"
+        grid = f"could not write the grid of samples: {error.strerror}"
     if grid:
         hooks.report.line(f"step {step}: {grid}")
 
 
 def _finish(step: int, hooks: Hooks) -> None:
-    """Wait for the last save, and do not call a run saved whose last state is not on disk."""
+    """Wait for the last save; raise `Unsaved` if the last state is not on disk."""
     outcome = hooks.checkpoints.wait()
     _after_save(outcome, hooks)
     lost = hooks.metrics.flush() if hooks.metrics is not None else None
@@ -85,12 +85,12 @@ def _finish(step: int, hooks: Hooks) -> None:
     error = cluster.on_first_process(lambda: outcome.error if outcome else None)
     if error:
         newest = cluster.on_first_process(hooks.checkpoints.latest)
-        kept = "no checkpoint is whole" if newest is None else f"the newest is of step {newest}"
+        kept = "no checkpoint is intact" if newest is None else f"the newest is of step {newest}"
         raise Unsaved(f"the state after step {step} could not be saved: {error}; {kept}")
 
 
 def _after_save(outcome: Outcome | None, hooks: Hooks) -> None:
-    """Report a save that ended; where other processes wait in it, a failed one ends the run."""
+    """Report a finished save; with several processes, a failed one ends the run."""
     if outcome is None:
         return
     _report(outcome, hooks)
@@ -105,7 +105,7 @@ def _report(outcome: Outcome, hooks: Hooks) -> None:
 
 @contextmanager
 def _saved_on_leaving(hooks: Hooks) -> Iterator[None]:
-    """However the loop is left, the save that is under way is waited for and reported."""
+    """Wait for a save in progress and report it, however the loop ends."""
     try:
         yield
     except Diverged as error:

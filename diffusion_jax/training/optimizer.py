@@ -1,4 +1,4 @@
-"""Optimisers and learning rates, all Optax's."""
+"""Optimisers and learning-rate schedules, all from Optax."""
 
 from collections.abc import Callable
 
@@ -13,11 +13,11 @@ DECAYS: dict[str, Callable[[float, int], optax.Schedule]] = {
 def learning_rate(
     peak: float, warmup_steps: int, decay: Callable[[float, int], optax.Schedule], train_steps: int
 ) -> optax.Schedule:
-    """A linear rise from zero to `peak` over `warmup_steps`, then the decay over the other steps.
+    """Return a linear rise to `peak` over `warmup_steps`, then the decay over the other steps.
 
     Args:
         decay: an entry of `DECAYS`.
-        train_steps: of the whole run.
+        train_steps: number of steps of the whole run.
     """
     rest = decay(peak, max(train_steps - warmup_steps, 1))
     if warmup_steps == 0:
@@ -29,9 +29,9 @@ def learning_rate(
 def optimizer(
     rate: optax.Schedule, b1: float, b2: float, eps: float, weight_decay: float, clip_norm: float
 ) -> optax.GradientTransformation:
-    """Adam behind a clip of the global gradient norm; AdamW where `weight_decay` is positive.
+    """Return Adam with global-norm gradient clipping, or AdamW if `weight_decay` is positive.
 
-    A `clip_norm` of 0 does not clip.
+    A `clip_norm` of 0 disables clipping.
     """
     return optax.chain(
         optax.clip_by_global_norm(clip_norm) if clip_norm else optax.identity(),

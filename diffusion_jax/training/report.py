@@ -17,13 +17,13 @@ from diffusion_jax.files import replacing
 class MetricsWriter:
     """Writes `metrics.jsonl`, one object per logged step, and TensorBoard events beside it.
 
-    A full disk stops neither training nor writing: what could not be written waits for its turn.
+    A full disk does not stop training: metrics that could not be written are kept and retried.
     """
 
     def __init__(self, workdir: Path, start: int, log_every: int):
-        """Go on after `start` updates: later lines, of a run that was cut off, are dropped.
+        """Continue after `start` updates: lines of later steps, of an interrupted run, are dropped.
 
-        So is the line of the last step of a shorter run that no longer run would have written.
+        The line of step `start` is dropped, too, if it was logged only as a shorter run's last.
         """
         self._path, self._folder = workdir / "metrics.jsonl", workdir / "tensorboard"
         self._waiting: list[tuple[int, dict[str, float]]] = []
@@ -33,12 +33,12 @@ class MetricsWriter:
         self._purge = start + 1
 
     def write(self, step: int, **values: float) -> str | None:
-        """Write one step's numbers; what kept them from the disk, None if nothing did."""
+        """Write the metrics of a step; return the reason if they could not be written."""
         self._waiting.append((step, values))
         return self.flush()
 
     def flush(self) -> str | None:
-        """Write what still waits; what kept it from the disk, None if nothing did."""
+        """Write pending metrics; return the reason if they could not be written."""
         if not self._waiting:
             return None
         try:
@@ -58,10 +58,10 @@ class MetricsWriter:
         if self._lines is None:
             self._lines = self._path.open("ab", buffering=0)
             self._size = os.fstat(self._lines.fileno()).st_size
-        # All that waits, over whatever of it an earlier attempt may have left.
+        # Write all pending lines, over whatever an earlier attempt left of them.
         self._lines.truncate(self._size)
         text = "".join(_line(step, values) for step, values in self._waiting).encode()
-        while text:  # what a full disk takes is a part; the next attempt says why
+        while text:  # a full disk may take only a part; the next attempt fails
             text = text[self._lines.write(text) :]
 
     def _write_events(self) -> None:
@@ -73,7 +73,7 @@ class MetricsWriter:
         self._purge = self._waiting[-1][0] + 1
 
     def keep_batch(self, step: int, losses: dict[str, Any]) -> Path:
-        """Write what a bad step's batch looked like into a file of its own."""
+        """Write the losses of a diverged step's batch to a separate file."""
         path = self._path.with_name(f"diverged_{step:07d}.json")
         with replacing(path) as file:
             json.dump({"step": step, **losses}, file, indent=1)
@@ -88,7 +88,7 @@ class MetricsWriter:
 
 
 def on_grid(step: int, log_every: int) -> bool:
-    """Whether a run of any length logs this step."""
+    """Return whether a run of any length logs this step."""
     return step == 1 or (log_every > 0 and step % log_every == 0)
 
 
@@ -108,7 +108,7 @@ def _keep(path: Path, wanted) -> None:
 
 
 def _step_of(line: str) -> float:
-    """The step of one line; a line that a kill cut short belongs to no step that is kept."""
+    """Return the step of a line, infinite for an incomplete line, which is then dropped."""
     try:
         return json.loads(line)["step"] if line.endswith("\n") else float("inf")
     except (ValueError, LookupError, TypeError):
@@ -117,12 +117,12 @@ def _step_of(line: str) -> float:
 
 @cache
 def events_available() -> bool:
-    """Whether tensorboardX is installed, which a bare machine may lack."""
+    """Return whether the optional package tensorboardX is installed."""
     return importlib.util.find_spec("tensorboardX") is not None
 
 
 class Events:
-    """A new file of events under `folder`; what older files say from `step` on is void.
+    """A new TensorBoard event file in `folder`, which overrides older files from `step` on.
 
     tensorboardX's SummaryWriter writes in a thread: on a full disk the thread dies, and the program
     then waits for it forever. Here the caller gets the error.
@@ -160,6 +160,6 @@ class Events:
         self._records.flush()
 
     def close(self) -> None:
-        """Close the file, also where a full disk does not take what is left."""
+        """Close the file, ignoring the error of a full disk."""
         with suppress(OSError):
             self._records.close()

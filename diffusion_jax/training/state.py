@@ -10,14 +10,19 @@ from diffusion_jax.core.timesteps import Timesteps
 
 
 class Skipped(NamedTuple):
-    """How many updates were left out because loss or gradient were not finite, int32 scalars."""
+    """How many updates were skipped because loss or gradient were not finite, int32 scalars."""
 
     in_a_row: Any
     in_all: Any
 
 
 class TrainState(NamedTuple):
-    """step: batches seen so far; `ema` has the shape of `params`; `memory` of how t is drawn."""
+    """The training state.
+
+    step: number of batches seen so far.
+    ema: the averaged parameters, shaped like `params`.
+    memory: the memory of `Timesteps`.
+    """
 
     step: Any
     params: Any
@@ -30,9 +35,9 @@ class TrainState(NamedTuple):
 def create(
     params: Any, optimizer: optax.GradientTransformation, timesteps: Timesteps
 ) -> TrainState:
-    """The state before the first update; the average starts at the parameters themselves.
+    """Return the state before the first update; the average starts as a copy of the parameters.
 
-    The average is a copy: an alias would be donated twice.
+    It must be a copy, because an alias would be donated twice.
     """
     ema = jax.tree.map(jnp.copy, params)
     zero = jnp.zeros((), jnp.int32)

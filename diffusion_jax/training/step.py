@@ -29,7 +29,7 @@ class Batch(NamedTuple):
 
 
 class Losses(NamedTuple):
-    """Each image's step and loss `[b]`, not yet weighted by how t was drawn."""
+    """The timestep and loss of each image, `[b]`, before weighting by how t was drawn."""
 
     t: jax.Array
     each: jax.Array
@@ -61,18 +61,18 @@ def make_loss(
     seed: int,
     batch_size: int,
 ) -> Loss:
-    """The loss of a batch: `(params, memory, step, batch) -> (scalar, Losses)`.
+    """Return the loss of a batch: `(params, memory, step, batch) -> (scalar, Losses)`.
 
-    The scalar is the mean over the images; t, noise, flips and dropout are functions of (seed,
-    step, position in the whole batch), and t of the memory of how it is drawn, alone.
+    The scalar is the mean over the images. t, noise, flips and dropout depend only on the seed,
+    the step and the position in the whole batch; t depends on `memory` as well.
 
     Args:
         loss: a name in `core.objective.LOSSES`.
         network: `(params, x, time, label, dropout_keys) -> output`.
         timesteps: how t is drawn.
-        no_label: the label that stands for none, which each image gets with probability
+        no_label: the label that means "no class", given to each image with probability
             `label_dropout` (Ho & Salimans 2022, algorithm 1).
-        batch_size: of the whole batch, over all devices.
+        batch_size: size of the whole batch, over all devices.
     """
 
     def batch_loss(params, memory, step, batch: Batch):
@@ -100,9 +100,9 @@ def make_loss(
 
 
 def ema_decay_at(step: jax.Array, decay: float) -> jax.Array:
-    """The average's decay after `step` updates: min(decay, (1 + step)/(10 + step)).
+    """Return the EMA decay after `step` updates: min(decay, (1 + step)/(10 + step)).
 
-    The rise keeps the average of a short run close to its parameters.
+    The smaller decay of the first steps keeps the average of a short run close to its parameters.
     """
     return jnp.minimum(decay, (1.0 + step) / (10.0 + step))
 
@@ -110,14 +110,14 @@ def ema_decay_at(step: jax.Array, decay: float) -> jax.Array:
 def accumulated(loss: Loss, pieces: int) -> Callable[..., tuple[tuple[jax.Array, Losses], Any]]:
     """Make `value_and_grad` of a batch's mean loss, computed in equal pieces one after the other.
 
-    It is the same sum in another order, with the activations of one part in memory at a time.
+    The sum is the same in another order, with the activations of only one piece in memory.
     """
     gradient = jax.value_and_grad(loss, has_aux=True)
     if pieces == 1:
         return gradient
 
     def split(a):
-        # Every pieces-th image: a device's share of the batch gives it a share of every part.
+        # A piece takes every pieces-th image, so that each device has a share of every piece.
         return jnp.moveaxis(a.reshape(-1, pieces, *a.shape[1:]), 1, 0)
 
     def join(a):
@@ -146,17 +146,16 @@ def make_step(
     axis_name: str | None = None,
     whole: Callable[[Any], Any] = lambda params: params,
 ) -> Step:
-    """One update of parameters, optimiser and average: `(state, batch) -> (state, metrics)`.
+    """Return one update of parameters, optimiser and average: `(state, batch) -> (state, metrics)`.
 
-    Where loss or gradient are not finite everything stays as it was, but for the step and the
-    counts of what was skipped.
+    If the loss or gradient is not finite, only the step and the counts of skipped updates change.
 
     Args:
         rate: the learning rate of `optimizer` by the number of updates, for the metrics.
-        pieces: into how many pieces the batch is split, see `accumulated`.
+        pieces: number of pieces that the batch is split into, see `accumulated`.
         axis_name: the mapped axis that gradients are averaged over (`pmap` only; under `jit` the
             batch is one array and its mean already is the mean over the devices).
-        whole: makes parameters that are split over devices whole on each.
+        whole: gathers parameters that are split over devices, on each of them.
     """
     gradient = accumulated(lambda params, *rest: loss(whole(params), *rest), pieces)
 

@@ -1,1 +1,1 @@
-"""What is known exactly: mixtures, grids of densities, entropies, the bookkeeping of the bound."""
+"""Ground truth: exact mixtures, densities on grids, entropies, and the bound's decomposition."""

@@ -1,4 +1,4 @@
-"""The bound taken apart into entropies and cross-entropies, per image, in nats.
+"""The bound decomposed into entropies and cross-entropies, per image, in nats.
 
 Only cross-entropies depend on the model: E CE(q, p) = E KL(q || p) + E H(q) for every term.
 """
@@ -20,10 +20,10 @@ from diffusion_jax.core.schedules import Schedule
 def diffusion_cross_entropy_nats(
     reverse: ReverseProcess, denoised: Denoised, x0, eps, t
 ) -> jax.Array:
-    """CE(q(x_{t-1} | x_t, x0), p(x_{t-1} | x_t)) per image, for t >= 1, in closed form.
+    """Compute CE(q(x_{t-1} | x_t, x0), p(x_{t-1} | x_t)) per image, for t >= 1, in closed form.
 
-    Arguments as in `bound.diffusion_nats`. At t = 0 q is a point, whose cross-entropy is the
-    reconstruction's term.
+    Arguments as in `bound.diffusion_nats`. At t = 0, q is a point mass, whose cross-entropy is the
+    reconstruction term.
     """
     xt = q_sample(reverse.schedule, x0, t, eps)
     q, p = q_posterior(reverse.schedule, x0, xt, t), reverse.gaussian(denoised, xt, t)
@@ -31,7 +31,7 @@ def diffusion_cross_entropy_nats(
 
 
 def posterior_entropy_nats(reverse: ReverseProcess, x0: jax.Array, t: jax.Array) -> jax.Array:
-    """H(q(x_{t-1} | x_t, x0)) = D/2 log(2 pi e posterior_var) per image, for t >= 1."""
+    """Compute H(q(x_{t-1} | x_t, x0)) = D/2 log(2 pi e posterior_var) per image, for t >= 1."""
     log_var = np.log(np.where(reverse.moves.s < 0, 1.0, reverse.moves.posterior_var))
     return sum_event(gaussian.entropy(lookup(log_var, t, x0)) + jnp.zeros_like(x0), t)
 
@@ -42,8 +42,8 @@ class Bookkeeping(NamedTuple):
     divergences: sum of KL(q(x_{t-1} | x_t, x0) || p) over t >= 1.
     last_entropy, first_entropy: H(q(x_T | x0)), H(q(x_1 | x0)).
     prior_cross_entropy: -E log p(x_T) over q(x_T | x0).
-    fit: log p(x0 | x_1) + first_entropy. Setting it to zero, as one founding text does, would
-        claim that the decoder is q(x_1 | x0) turned round, and drop the reconstruction's term.
+    fit: log p(x0 | x_1) + first_entropy. Setting it to zero, as Sohl-Dickstein et al. 2015 do,
+        would assume that the decoder is the reverse of q(x_1 | x0), and drop the reconstruction.
     """
 
     divergences: jax.Array
@@ -60,10 +60,10 @@ class Bookkeeping(NamedTuple):
 
 
 def bookkeeping(schedule: Schedule, x0: jax.Array, bound: Bound) -> Bookkeeping:
-    """The parts of a bound (Sohl-Dickstein et al. 2015, eq. 14, with the term they drop kept).
+    """Decompose a bound (Sohl-Dickstein et al. 2015, eq. 14, plus the term that they drop).
 
     Args:
-        x0: the images `[b, h, w, c]` that it is the bound of.
+        x0: the images `[b, h, w, c]` for which the bound was computed.
     """
     last = jnp.full(x0.shape[:1], schedule.steps - 1)
     mean, var = q_marginal(schedule, x0, last)

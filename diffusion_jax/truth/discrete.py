@@ -8,25 +8,25 @@ import jax.numpy as jnp
 
 
 def _weighted_log(p: jax.Array, q: jax.Array) -> jax.Array:
-    """p log q, 0 where p is 0."""
+    """Compute p log q, 0 where p is 0."""
     return jnp.where(p > 0.0, p * jnp.log(jnp.where(p > 0.0, q, 1.0)), 0.0)
 
 
 def entropy(p: jax.Array) -> jax.Array:
-    """H(p) = -sum p log p."""
+    """Compute H(p) = -sum p log p."""
     return -jnp.sum(_weighted_log(p, p), axis=-1)
 
 
 def cross_entropy(p: jax.Array, q: jax.Array) -> jax.Array:
-    """-sum p log q; infinite where p has mass and q has none."""
+    """Compute -sum p log q; infinite where p has mass and q has none."""
     return -jnp.sum(_weighted_log(p, q), axis=-1)
 
 
 def kl(p: jax.Array, q: jax.Array) -> jax.Array:
-    """KL(p || q) = sum p log(p / q); infinite where p has mass and q has none."""
+    """Compute KL(p || q) = sum p log(p / q); infinite where p has mass and q has none."""
     return jnp.sum(_weighted_log(p, p) - _weighted_log(p, q), axis=-1)
 
 
 def bernoulli(p: jax.Array) -> jax.Array:
-    """The two probabilities of a Bernoulli variable that is 1 with probability p, `[..., 2]`."""
+    """Return the probabilities (1 - p, p) of a Bernoulli variable, `[..., 2]`."""
     return jnp.stack([1.0 - p, p], axis=-1)

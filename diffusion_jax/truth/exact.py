@@ -22,8 +22,9 @@ from diffusion_jax.core.schedules import Schedule
 class Mixture(NamedTuple):
     """sum_k exp(log_weight_k) N(mean_k, axes_k diag(var_k) axes_k^T), k = 1 .. K.
 
-    log_weight: `[..., K]`; mean: `[..., K, D]`; var: `[..., K, D]`, along the columns of
-    axes: `[K, D, D]`, orthogonal. Leading axes, if any, are those of the points conditioned on.
+    log_weight: `[..., K]`; mean: `[..., K, D]`; axes: `[K, D, D]`, with orthonormal columns;
+    var: `[..., K, D]`, the variances along these columns. Leading axes, if any, are those of the
+    points that the mixture is conditioned on.
     """
 
     log_weight: np.ndarray | jax.Array
@@ -33,7 +34,7 @@ class Mixture(NamedTuple):
 
 
 def mixture(weights, means, covs) -> Mixture:
-    """A mixture from its weights `[K]`, means `[K, D]` and covariances `[K, D, D]`, in float64."""
+    """Build a mixture of weights `[K]`, means `[K, D]`, covariances `[K, D, D]`, in float64."""
     var, axes = np.linalg.eigh(np.asarray(covs, np.float64))
     weights = np.asarray(weights, np.float64)
     return Mixture(
@@ -42,24 +43,25 @@ def mixture(weights, means, covs) -> Mixture:
 
 
 def gaussian(mean, cov) -> Mixture:
-    """N(mean, cov): a mixture of one. Plain numbers make a 1-D density."""
+    """Build N(mean, cov), a mixture of one component; two numbers make a 1-D density."""
     mean, cov = np.atleast_1d(mean), np.atleast_2d(cov)
     return mixture([1.0], mean[None], cov[None])
 
 
 def _along_axes(data: Mixture, vectors: jax.Array) -> jax.Array:
-    """Vectors `[..., K, D]` in the coordinates of each component's axes."""
+    """Express vectors `[..., K, D]` in the coordinates of each component's axes."""
     return jnp.einsum("...kd,kde->...ke", vectors, jnp.asarray(data.axes, vectors.dtype))
 
 
 def _from_axes(data: Mixture, coordinates: jax.Array) -> jax.Array:
-    """The inverse of `_along_axes`."""
+    """Invert `_along_axes`."""
     return jnp.einsum("...ke,kde->...kd", coordinates, jnp.asarray(data.axes, coordinates.dtype))
 
 
 class _At(NamedTuple):
-    """x_t seen from each component: log of weight times density, [..., K], and the rest.
+    """x_t relative to each component.
 
+    log_joint: log(weight * density), [..., K].
     rest: (x_t - signal mean) / (signal^2 var + noise^2), along the axes, [..., K, D].
     """
 
@@ -68,7 +70,7 @@ class _At(NamedTuple):
 
 
 def _components(data: Mixture, signal, noise, xt: jax.Array) -> _At:
-    """signal, noise: broadcastable with `[..., K, D]`."""
+    """Evaluate each component at x_t; signal and noise broadcast with `[..., K, D]`."""
     kind = xt.dtype
     mean, var = jnp.asarray(data.mean, kind), jnp.asarray(data.var, kind)
     total = jnp.square(signal) * var + jnp.square(noise)
@@ -79,12 +81,12 @@ def _components(data: Mixture, signal, noise, xt: jax.Array) -> _At:
 
 
 def log_density(data: Mixture, x: jax.Array) -> jax.Array:
-    """log q(x) per vector: `[..., D]` -> `[...]`."""
+    """Compute log q(x) per vector: `[..., D]` -> `[...]`."""
     return logsumexp(_components(data, 1.0, 0.0, jnp.asarray(x)).log_joint, axis=-1)
 
 
 def sample(data: Mixture, key: jax.Array, count: int) -> jax.Array:
-    """Independent draws `[count, D]`."""
+    """Draw independent samples `[count, D]`."""
     which, normal = jax.random.split(key)
     k = jax.random.categorical(which, jnp.asarray(data.log_weight), shape=(count,))
     eps = jax.random.normal(normal, (count, data.mean.shape[-1]))
@@ -93,20 +95,20 @@ def sample(data: Mixture, key: jax.Array, count: int) -> jax.Array:
 
 
 def marginal(data: Mixture, schedule: Schedule, t: int) -> Mixture:
-    """q(x_t) = sum_k w_k N(signal m_k, signal^2 C_k + noise^2 I)."""
+    """Return q(x_t) = sum_k w_k N(signal m_k, signal^2 C_k + noise^2 I)."""
     signal, noise = schedule.signal[t], schedule.noise[t]
     return data._replace(mean=signal * data.mean, var=signal**2 * data.var + noise**2)
 
 
 def score(data: Mixture, x: jax.Array) -> jax.Array:
-    """grad log q(x) = -sum_k r_k(x) C_k^-1 (x - m_k), r the components' shares at x."""
+    """Compute grad log q(x) = -sum_k r_k(x) C_k^-1 (x - m_k), with the responsibilities r_k."""
     log_joint, rest = _components(data, 1.0, 0.0, x)
     share = jax.nn.softmax(log_joint, axis=-1)[..., None]
     return -jnp.sum(share * _from_axes(data, rest), axis=-2)
 
 
 def denoiser(schedule: Schedule, data: Mixture) -> Denoise:
-    """The optimal denoiser, usable wherever a network is: E[x0 | x_t] and E[eps | x_t].
+    """Return the optimal denoiser, E[x0 | x_t] and E[eps | x_t], for use in place of a network.
 
     E[x0 | x_t] = sum_k r_k (m_k + signal C_k rest_k), E[eps | x_t] = sum_k r_k noise rest_k,
     rest_k = (signal^2 C_k + noise^2 I)^-1 (x_t - signal m_k).
@@ -127,10 +129,10 @@ def denoiser(schedule: Schedule, data: Mixture) -> Denoise:
 
 
 def reverse_step(data: Mixture, schedule: Schedule, t: int, xt: jax.Array) -> Mixture:
-    """q(x_{t-1} | x_t) without x0, t >= 1: again a mixture, one for each x_t `[..., D]`.
+    """Return q(x_{t-1} | x_t), t >= 1, which is again a mixture, one for each x_t `[..., D]`.
 
     N(x0_weight E_k[x0 | x_t] + xt_weight x_t, posterior_var I + x0_weight^2 Cov_k[x0 | x_t]),
-    weighted by r_k(x_t), Cov_k[x0 | x_t] = noise^2 C_k (signal^2 C_k + noise^2 I)^-1.
+    weighted by r_k(x_t), where Cov_k[x0 | x_t] = noise^2 C_k (signal^2 C_k + noise^2 I)^-1.
     """
     row = moves(schedule, [t], [t - 1])
     signal, noise = schedule.signal[t], schedule.noise[t]
@@ -149,10 +151,10 @@ def reverse_step(data: Mixture, schedule: Schedule, t: int, xt: jax.Array) -> Mi
 def affine_marginal(
     reverse: ReverseProcess, slope: np.ndarray, offset: np.ndarray
 ) -> tuple[float, float]:
-    """Mean and variance of the *model's* p(x0) for the 1-D denoiser x0_hat = slope x_t + offset.
+    """Compute mean and variance of the *model's* p(x0) for x0_hat = slope x_t + offset in 1-D.
 
     With fixed variances every step maps a Gaussian to a Gaussian, from the prior down to the
-    decoder; float64.
+    decoder. Computed in float64.
 
     Args:
         slope, offset: `[T]`.

@@ -20,7 +20,7 @@ def _save(path: Path, draw: Callable[[Axes], None]) -> None:
 
 
 def bits_per_t(path: Path, t: Sequence[int], bits: Sequence[float]) -> None:
-    """Bits/dim of each term along t (0-based; t = 0 is the reconstruction)."""
+    """Plot bits/dim of each term against t (0-based; t = 0 is the reconstruction)."""
 
     def draw(axes: Axes) -> None:
         axes.plot(t, bits, marker="." if len(t) < 60 else "")
@@ -34,7 +34,7 @@ def bits_per_t(path: Path, t: Sequence[int], bits: Sequence[float]) -> None:
 
 
 def cumulative(path: Path, t: Sequence[int], bits: Sequence[float], prior: float) -> None:
-    """The bound summed up to t, and from t on, in bits/dim.
+    """Plot the bound summed up to t, and from t on, in bits/dim.
 
     Args:
         t: first step of each stratum.
@@ -54,7 +54,7 @@ def cumulative(path: Path, t: Sequence[int], bits: Sequence[float], prior: float
 
 
 def rate_distortion(path: Path, rate: Sequence[float], distortion: Sequence[float]) -> None:
-    """Distortion of the predicted image against the bits sent so far (Ho et al. 2020, fig. 5)."""
+    """Plot distortion of the predicted image against the bits sent (Ho et al. 2020, fig. 5)."""
 
     def draw(axes: Axes) -> None:
         axes.plot(rate, distortion, marker=".", markersize=3)
@@ -69,7 +69,7 @@ def rate_distortion(path: Path, rate: Sequence[float], distortion: Sequence[floa
 
 
 def loss_curve(path: Path, images: Sequence[int], losses: Sequence[float]) -> None:
-    """Training losses against the images seen so far."""
+    """Plot training losses against the number of images seen."""
 
     def draw(axes: Axes) -> None:
         axes.plot(images, losses, linewidth=1.0)

@@ -8,21 +8,21 @@ from PIL import Image, ImageDraw, ImageFont
 
 from diffusion_jax.files import replacing
 
-TILE = 64  # pixels that a small image is enlarged towards
-DIGIT = 10  # pixels that a digit of a class's name takes beside its row
+TILE = 64  # pixels; small images are enlarged to at most this side
+DIGIT = 10  # pixels of width per digit of a row's class
 FRAME_MS, LAST_FRAME_MS = 120, 2000
 
 
 def to_uint8(x: np.ndarray) -> np.ndarray:
-    """Images in [-1, 1] as bytes, values outside held at the ends."""
+    """Convert images in [-1, 1] to uint8, with values outside clipped."""
     return np.rint(np.clip((np.asarray(x, np.float32) + 1.0) * 127.5, 0.0, 255.0)).astype(np.uint8)
 
 
 def grid(images: np.ndarray, columns: int | None = None) -> np.ndarray:
-    """Lay uint8 images `[n, h, w, c]` out in rows, small ones enlarged by a whole factor.
+    """Arrange uint8 images `[n, h, w, c]` in rows, small ones enlarged by an integer factor.
 
     Args:
-        columns: images in a row; by default the nearest to a square.
+        columns: images per row; by default the grid is as square as possible.
     """
     n, h, w, c = images.shape
     columns = columns or math.ceil(math.sqrt(n))
@@ -39,7 +39,7 @@ def grid(images: np.ndarray, columns: int | None = None) -> np.ndarray:
 
 
 def labelled_grid(images: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """One row a class, its number before it; images of a single class make a square.
+    """Arrange images in one row per class, labelled by its number; a single class in a square.
 
     Args:
         images: uint8 `[n, h, w, c]`.
@@ -62,13 +62,13 @@ def labelled_grid(images: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def _padded(images: np.ndarray, columns: int) -> np.ndarray:
-    """White images after these, up to whole rows."""
+    """Append white images to complete the last row."""
     white = np.full((-len(images) % columns, *images.shape[1:]), 255, np.uint8)
     return np.concatenate([images, white])
 
 
 def save_film(path: Path, frames: np.ndarray) -> None:
-    """A GIF of images `[frames, n, h, w, c]` in [-1, 1] side by side, which rests on the last."""
+    """Write a GIF of images `[frames, n, h, w, c]` in [-1, 1], which pauses on the last frame."""
     pictures = [_picture(grid(to_uint8(images))) for images in frames]
     durations = [FRAME_MS] * (len(pictures) - 1) + [LAST_FRAME_MS]
     more = {"append_images": pictures[1:], "duration": durations, "loop": 0}
@@ -80,7 +80,7 @@ def _picture(image: np.ndarray) -> Image.Image:
 
 
 def save_png(path: Path, image: np.ndarray) -> None:
-    """Write one uint8 image `[h, w, c]`, whole or not at all."""
+    """Write one uint8 image `[h, w, c]` atomically."""
     _save(path, _picture(image), "PNG")
 
 
@@ -91,6 +91,6 @@ def _save(path: Path, picture: Image.Image, kind: str, **options) -> None:
 
 
 def save_strips(path: Path, rows: np.ndarray) -> None:
-    """One row of pictures an image: `[n, columns, h, w, c]` in [-1, 1]."""
+    """Write a picture with one row per image: `[n, columns, h, w, c]` in [-1, 1]."""
     count, columns = rows.shape[:2]
     save_png(path, grid(to_uint8(rows.reshape(count * columns, *rows.shape[2:])), columns))
