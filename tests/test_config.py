@@ -139,7 +139,7 @@ def test_sampling_takes_no_more_steps_than_there_are():
         ("model.multipliers", "1,2,2,2,2", r"image size 8x8 is not divisible by 16"),
         ("model.multipliers", "0,1", r"model.multipliers is \(0, 1\)"),
         ("model.blocks", "-1", r"model.blocks is -1"),
-        ("model.classes", "3", r"config.model.classes is 3, the data has 10"),
+        ("model.classes", "3", r"config.model.classes is 3, but the data has 10"),
         ("schedule.betas", "0.5,2", None),
     ],
 )

@@ -36,8 +36,8 @@ def test_a_refused_connection_is_said_at_once(tmp_path):
     line = failure("mnist", tmp_path / "data", archive_at("mnist", url, {}))
     assert time.monotonic() - start < 10
     assert line == (
-        f"cannot download {url}train-images-idx3-ubyte.gz ({REFUSED}); check the network, or name "
-        "a folder that holds the prepared data with --config.data.dir"
+        f"cannot download {url}train-images-idx3-ubyte.gz ({REFUSED}); check the network, or set "
+        "--config.data.dir to a folder that holds the prepared data"
     )
 
 
@@ -164,8 +164,8 @@ def test_data_sets_that_take_tensorflow_say_so(tmp_path):
     line = own_failure(tmp_path / "data", {}, examples())
     assert line == (
         f"TFDS data set 'own_images' cannot be prepared in {tmp_path / 'data'}: that needs "
-        "TensorFlow, which is not installed; prepare it elsewhere as array_record and name its "
-        "folder with --config.data.dir"
+        "TensorFlow, which is not installed; prepare it elsewhere as array_record and set "
+        "--config.data.dir to its folder"
     )
 
 

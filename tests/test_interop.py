@@ -182,7 +182,7 @@ def test_one_number_of_heads_at_all_levels():
         "up_block_types": 2 * ["AttnUpBlock2D"],
         "attention_head_dim": 34,
     }
-    with pytest.raises(UserError, match=r"34 where \[68, 136\] channels attend"):
+    with pytest.raises(UserError, match=r"34, with attention at \[68, 136\] channels"):
         diffusers.unet({**SMALL, **levels})
     assert diffusers.unet({**SMALL, "attention_head_dim": 34}).heads == 4
 

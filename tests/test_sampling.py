@@ -169,7 +169,7 @@ BAD = {
     "--class=3": "class 3: the run has no classes",
     "--guidance=2": "guidance needs a run trained on classes",
     "--strength=0": "must be above 0 and at most 1",
-    "--strength=0.5": "how much noise is put on --from: give both",
+    "--strength=0.5": "--strength is the noise added to --from: give both",
     "--mask={0}/mask.png": "--inpaint and --mask belong together",
     "--inpaint={0}/small.png --mask={0}/mask.png": "is 4 pixels wide and 8 high; the run's images",
     "--inpaint={0}/image.png --mask={0}/small.png": "is 4 pixels wide and 8 high; the run's images",
