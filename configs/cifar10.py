@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from configs import default
 
-# Nichol & Dhariwal's network and rate; their L_vlb run draws t by importance.
+# Nichol & Dhariwal's network and learning rate; their L_vlb run draws t by importance.
 IMPROVED = {
     "schedule": {"name": "cosine", "steps": 4000},
     "variance": "learned_range",

@@ -14,19 +14,19 @@ class UserError(Exception):
 
 
 class Diverged(Exception):
-    """Training produced non-finite values: the line says when, and what is saved (exit code 3)."""
+    """Non-finite values in training or evaluation: the line says where (exit code 3)."""
 
     exit_code = 3
 
 
 class LostPeer(Exception):
-    """Another process of the run died, froze or never started (exit code 4)."""
+    """The loss of another process of the run, which died, froze or never started (exit code 4)."""
 
     exit_code = 4
 
 
 class Unsaved(Exception):
-    """The last state is not on disk: the line says why, and what is saved (exit code 5)."""
+    """A failed save that ended the run: the line says why (exit code 5)."""
 
     exit_code = 5
 
@@ -37,7 +37,7 @@ def unknown_name(kind: str, name: str, known) -> UserError:
 
 
 class Stopped(Exception):
-    """A signal stopped the run after its state was saved; the exit code is 128 + the signal."""
+    """A stop by a signal, after the state was saved; the exit code is 128 + the signal."""
 
     def __init__(self, message: str, signal: int):
         super().__init__(message)

@@ -203,7 +203,7 @@ def test_who_fails_alone_ends_the_others_soon(played):
 @pytest.mark.parametrize(
     ("index", "line"),
     [
-        (0, "error: process 1 of 2 did not come within 2 s; "),
+        (0, "error: process 1 of 2 did not connect within 2 s; "),
         (1, "error: process 0 of 2 does not answer at 127.0.0.1:{port} within 2 s: "),
     ],
 )
@@ -223,16 +223,22 @@ def test_wrong_numbers_are_refused_and_strangers_ignored():
             caller = stack.enter_context(socket.create_connection(address, timeout=10))
             caller.sendall(text)
 
-        first = pool.submit(meet, address, 0, 3, 2.0)
+        first = pool.submit(meet, address, 0, 3, 60.0)
         until(lambda: (HOST, address[1]) in listens(os.getpid()))
         call(b"GET / HTTP/1.0\r\n\r\n")
         with pytest.raises(UserError, match="process 0 has --num_processes=3, this one 4"):
-            meet(address, 1, 4, 2.0)
+            meet(address, 1, 4, 60.0)
         call(b'["hello", 1, 3]\n')
         with pytest.raises(UserError, match="another process has --process_id=1 already"):
-            meet(address, 1, 3, 2.0)
-        with pytest.raises(LostPeer, match="process 2 of 3 did not come within 2 s"):
-            first.result()
+            meet(address, 1, 3, 60.0)
+        meet(address, 2, 3, 60.0)
+        links, _ = first.result()
+        assert sorted(links) == [1, 2]
+
+
+def test_those_who_do_not_connect_are_named():
+    with pytest.raises(LostPeer, match="^processes 1, 2 of 3 did not connect within 0.1 s; start"):
+        meet((HOST, free_port()), 0, 3, 0.1)
 
 
 @pytest.mark.parametrize(
@@ -247,8 +253,14 @@ def test_wrong_numbers_are_refused_and_strangers_ignored():
         ((f"{HOST}:0", 2, 0), "--coordinator must be HOST:PORT"),
         ((f"{HOST}:70000", 2, 0), "--coordinator must be HOST:PORT"),
         (("::1:1234", 2, 0), "--coordinator must be HOST:PORT"),
-        (("0.0.0.0:1234", 2, 0), "process 0 cannot listen at 0.0.0.0:1234: that is all interfaces"),
-        (("[::]:1234", 2, 0), r"process 0 cannot listen at \[::\]:1234: that is all interfaces"),
+        (
+            ("0.0.0.0:1234", 2, 0),
+            "process 0 cannot listen at 0.0.0.0:1234: that stands for all interfaces",
+        ),
+        (
+            ("[::]:1234", 2, 0),
+            r"process 0 cannot listen at \[::\]:1234: that stands for all interfaces",
+        ),
         (("192.0.2.1:1234", 2, 0), "process 0 cannot listen at 192.0.2.1:1234: Cannot assign"),
     ],
 )

@@ -124,7 +124,7 @@ def test_a_stopped_run_is_saved_and_goes_on_bit_for_bit(workdir, tmp_path, numbe
     assert process.returncode == 128 + number
     assert errors.splitlines()[-1].startswith(f"stopped by {number.name} after step")
     step = max(int(path.name) for path in (folder / "checkpoints").iterdir())
-    assert f"after step {step}, saved" in errors
+    assert f"after step {step} (saved)" in errors
     # A run that was never stopped reaches the same numbers.
     end = step + 3
     assert run(train(folder, train__steps=end, train__save_every=0)).returncode == 0

@@ -151,7 +151,7 @@ def test_a_killed_evaluation_goes_on_where_it_was(workdir, tmp_path):
 BAD = {
     "split": (["--split=tset"], "'digits' has no split 'tset'; it has: train, test"),
     "num": (["--num=361"], "--num 361: split 'test' has only 360 images"),
-    "every": (["--every=20"], "--every 20: the run has only 20 steps"),
+    "every": (["--every=20"], "--every 20: must be below the run's 20 steps"),
     "out": (["--out={}/x.txt"], "expected a name ending in .json"),
     "unwritable": (["--out={}/file/x.json"], "cannot write"),
     "key of the run": (["--config.prediction=v"], "may change only data.dir, variance"),

@@ -73,7 +73,8 @@ def test_a_second_trainer_is_refused_and_the_first_goes_on(data, tmp_path):
     assert f"is being trained by another process ({first.process.pid} on " in second.stderr
     assert first.until(": saved").end(signal.SIGTERM) == 128 + signal.SIGTERM
     (line,) = first.errors()
-    assert line == f"stopped by SIGTERM after step {newest(tmp_path / 'run')}, saved"
+    step = newest(tmp_path / "run")
+    assert line == f"stopped by SIGTERM after step {step} (saved); the same command resumes"
 
 
 @pytest.fixture(scope="module")
@@ -151,7 +152,8 @@ def test_a_second_signal_does_not_wait_and_loses_nothing_saved(data, tmp_path):
         (line,) = run.errors()
         assert newest(folder) >= max(run.said("saved"))
         if line != "interrupted; what was saved before is intact":
-            assert line == f"stopped by SIGINT after step {newest(folder)}, saved"
+            step = newest(folder)
+            assert line == f"stopped by SIGINT after step {step} (saved); the same command resumes"
     end = newest(folder) + 3
     finished(folder, data, train__steps=end)
     finished(straight, data, train__steps=end)

@@ -78,8 +78,10 @@ def test_a_disk_that_stays_full_ends_with_code_5(data, disk):
         assert run.end() == 5
         (line,) = run.errors()
         reason = os.strerror(errno.ENOSPC)
-        said = f"the state after step 30 could not be saved: {reason}; the newest is of step"
-        assert line == f"error: {said} {newest(folder)}"
+        assert line == (
+            f"error: the state after step 30 could not be saved: {reason}; checkpoint "
+            f"{newest(folder)} is intact; fix the cause and run the same command again"
+        )
         assert_one_line_an_attempt(run, reason, list(range(2, 31, 2)))
         assert newest(folder) == max(run.said("saved"))
         assert names(folder) == sorted(map(str, run.said("saved")[-3:]))

@@ -74,7 +74,7 @@ def test_a_stop_told_to_one_stops_both_after_the_same_step(straight, tmp_path, t
     assert lines[0] == lines[1]
     assert lines[0].startswith("stopped by SIGTERM after step ")
     step = max(int(path.name) for path in (folder / "checkpoints").iterdir())
-    assert lines[0] == f"stopped by SIGTERM after step {step}, saved"
+    assert lines[0] == f"stopped by SIGTERM after step {step} (saved); the same command resumes"
     if step < LAST:
         run(folder, **TWO, train__steps=LAST, train__save_every=10)
         assert_same_run(folder, straight, LAST)

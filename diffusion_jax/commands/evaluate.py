@@ -55,7 +55,9 @@ def main(arguments: list[str]) -> None:
     _change(run.config, overrides)
     diffusion = build.diffusion(run.config, run.data)
     if given.every >= max(diffusion.schedule.steps, 2):
-        raise UserError(f"--every {given.every}: the run has only {diffusion.schedule.steps} steps")
+        raise UserError(
+            f"--every {given.every}: must be below the run's {diffusion.schedule.steps} steps"
+        )
     source = build.source(run.config, given.split)
     num = _check_data(source, run, given)
     layout = sharding.shardings(jax.devices())
@@ -98,7 +100,7 @@ def _parse(arguments: list[str]):
     )
     parser.add_argument("--num", type=positive, help="only the first NUM images; default: all")
     parser.add_argument(
-        "--every", type=positive, default=1, help="draw one t from each EVERY steps; default: all"
+        "--every", type=positive, default=1, help="draw one t from each EVERY steps; default: 1"
     )
     parser.add_argument("--seed", type=seed, default=0, help="seed of the noise; default: 0")
     parser.add_argument(
@@ -114,7 +116,7 @@ def _parse(arguments: list[str]):
         "--trajectory", action="store_true", help="also compute the bound from whole trajectories"
     )
     parser.add_argument(
-        "--ode", type=positive, metavar="STEPS", help="also solve the ODE for the likelihood"
+        "--ode", type=positive, metavar="STEPS", help="also compute the likelihood by the ODE"
     )
     parser.add_argument("--out", type=as_path, help="report x.json; pictures go beside it")
     parser.epilog = f"--config.key=value changes one of: {', '.join(MAY_DIFFER)}"
@@ -157,7 +159,7 @@ def _check_data(source: Source, run: run_folder.Run, given) -> int:
 
 
 def _name(given, step: int) -> str:
-    """Return the report's default name, which tells apart different settings."""
+    """Return the report's default name: split, step, and num, every, seed and raw if given."""
     words = [given.split, f"step{step}"]
     words += [f"num{given.num}"] if given.num else []
     words += [f"every{given.every}"] if given.every > 1 else []
@@ -220,7 +222,7 @@ def _check_finite(results: dict[str, dict[str, np.ndarray]], done: FinishedBatch
             lost = np.argwhere(~np.isfinite(each))
             if lost.size:
                 done.remove()
-                remedy = "use more --ode steps" if name == "ode" else "the parameters have diverged"
+                remedy = "use more --ode steps" if name == "ode" else "try an earlier --checkpoint"
                 raise Diverged(f"{name}: image {lost[0][-1]} has no finite value; {remedy}")
 
 

@@ -57,7 +57,9 @@ class Folder:
         if self._note.exists():
             _check_same(path, self._note, identity)
         elif others := sorted(path.glob("*.png")):
-            raise UserError(f"--out {path}: holds other pictures ({others[0].name}); use another")
+            raise UserError(
+                f"--out {path}: holds other pictures ({others[0].name}); use another folder"
+            )
 
     def missing(self, num: int) -> list[int]:
         """Return the indices below `num` whose images have not been written."""

@@ -89,7 +89,9 @@ def _parse(arguments: list[str]):
     parser = Parser(prog="sample.py", description="Draw images from a trained run.")
     parser.add_argument("--workdir", type=as_path, required=True, help="the run's folder")
     parser.add_argument("--num", type=positive, default=64, help="number of images; default: 64")
-    parser.add_argument("--seed", type=seed, default=0, help="image i depends on this and on i")
+    parser.add_argument(
+        "--seed", type=seed, default=0, help="image i depends only on the seed and i; default: 0"
+    )
     parser.add_argument(
         "--checkpoint", type=integer, metavar="STEP", help="checkpoint to use; default: the newest"
     )
@@ -104,14 +106,16 @@ def _parse(arguments: list[str]):
     )
     method.add_argument("--eta", type=named, help="for ddim: 0 adds no noise, 1 as in ancestral")
     steering = parser.add_argument_group("steering")
-    steering.add_argument("--class", type=integer, dest="label", help="of all images")
+    steering.add_argument("--class", type=integer, dest="label", help="class of all images")
     steering.add_argument("--guidance", type=named, help="guidance scale; 1 is off")
     steering.add_argument("--inpaint", type=as_path, metavar="IMAGE", help="image to inpaint")
     steering.add_argument("--mask", type=as_path, help="image whose white area is repainted")
     steering.add_argument(
         "--from", type=as_path, dest="source", metavar="IMAGE", help="image to noise and start from"
     )
-    steering.add_argument("--strength", type=fraction, help="noise added to --from; default: 0.6")
+    steering.add_argument(
+        "--strength", type=fraction, help="noise added to --from, up to 1; default: 0.6"
+    )
     pictures = parser.add_argument_group("pictures")
     pictures.add_argument("--trajectory", type=as_path, help="x.gif or x.png: x_t of 8 images")
     pictures.add_argument("--strip", type=as_path, help="x.png: predicted x0 of 8 images over time")

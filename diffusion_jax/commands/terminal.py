@@ -59,7 +59,7 @@ class TrainingProgress:
 
 
 class ImageProgress:
-    """Progress over images, which may be a fraction of an image.
+    """Progress over images; the number done may be fractional.
 
     Args:
         word: the verb to show, such as "sampled".

@@ -28,7 +28,7 @@ def verify(workdir: Path) -> None:
         print(f"no checkpoint in {folder}")
     if damaged:
         good = [step for step in steps if step not in damaged]
-        then = f"training and sampling use {good[-1]}" if good else "there is no other"
+        then = f"training and sampling use {good[-1]}" if good else "none is good; restore one"
         raise UserError(
             f"{len(damaged)} of {len(steps)} checkpoints in {folder} are damaged "
             f"({', '.join(map(str, damaged))}); {then}"

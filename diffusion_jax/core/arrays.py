@@ -10,7 +10,7 @@ PIECES = 20  # a scan is split into at most this many, so that the host can repo
 
 
 def expand(a: jax.Array, x: jax.Array) -> jax.Array:
-    """Append axes of length one to `a`, whose shape leads that of `x`, until both broadcast."""
+    """Append axes of length 1 to `a` until it broadcasts with `x`, whose shape starts with a's."""
     return jnp.reshape(a, a.shape + (1,) * (x.ndim - a.ndim))
 
 
@@ -19,7 +19,7 @@ def lookup(table: np.ndarray, t: jax.Array, x: jax.Array) -> jax.Array:
 
     Args:
         table: `[T]`, float64, one number per step.
-        t: int32, any shape that leads the shape of `x`.
+        t: int32; its shape must equal the leading axes of `x`.
         x: the images that the result will be combined with.
     """
     return expand(jnp.asarray(table, jnp.result_type(x, jnp.float32))[t], x)
@@ -49,7 +49,7 @@ def pieces(rows: Any) -> list[Any]:
     """Split a table's first axis into at most 20 pieces, of equal length if possible.
 
     Each distinct length is compiled separately. If no number of pieces from 5 to 20 divides the
-    axis evenly, the last piece is shorter.
+    axis evenly, the last piece may be shorter.
     """
     length = len(jax.tree.leaves(rows)[0])
     equal = max(n for n in range(1, PIECES + 1) if length % n == 0)

@@ -54,7 +54,7 @@ def _mean_error(reverse: ReverseProcess, denoised: Denoised, x0, eps, t) -> jax.
     return jnp.square(q_posterior(schedule, x0, xt, t).mean - ours)
 
 
-# The squared distance of the means, from any of three errors; that of x0 is the most precise.
+# Three ways to compute the squared distance of the means; the x0 error is the most precise.
 ERRORS = {"x0": _x0_error, "eps": _eps_error, "mean": _mean_error}
 
 
@@ -125,9 +125,11 @@ def strata(steps: int, every: int) -> Strata:
 
 
 class Terms(NamedTuple):
-    """Per stratum and image, `[s, b]`: nats of all its steps; mean squared errors at one of them.
+    """Terms of the bound per stratum and image, `[s, b]`.
 
-    The errors are averaged over dimensions, for images in [-1, 1] and noise of unit variance.
+    nats: estimate of the sum of the terms of all the stratum's steps.
+    x0_mse, eps_mse: errors at the one step that was evaluated, averaged over dimensions, for
+        images in [-1, 1] and noise of unit variance.
     """
 
     nats: jax.Array
@@ -143,7 +145,7 @@ def stratum_terms(
     x0: jax.Array,
     runs: Strata,
 ) -> Terms:
-    """Compute the terms of strata in one scan, at one random step and noise per image and stratum.
+    """Compute all strata's terms in one scan, with one random step and noise per stratum and image.
 
     The term of a stratum of n steps is multiplied by n, so that sums over strata are unbiased.
 

@@ -80,7 +80,7 @@ def naive_log_likelihoods(
     keys: jax.Array,
     x0: jax.Array,
 ) -> jax.Array:
-    """Compute log p(x0 | x_1) of one x0 at the end of a chain drawn from the model, per key.
+    """Draw one chain per key from the model, and compute log p(x0 | x_1) of a given x0 at its end.
 
     Its exponential is an unbiased estimate of p(x0). But hardly any chain comes near a given x0,
     so the variance is far too large except for toy problems.

@@ -1,7 +1,10 @@
 """The probability-flow ODE: a density for continuous data from the same denoiser.
 
-dx/dl = drift x - noise eps(x, l) / 2 along l = log-SNR, drift = d log(signal)/dl (Song et al. 2021,
-eq. 13, written in l: drift is noise^2/2 where variance is preserved), d log p / dl = -div(dx/dl).
+With l = log-SNR and drift = d log(signal)/dl, which is noise^2/2 on a variance-preserving path,
+
+dx/dl = drift x - noise eps(x, l) / 2,   d log p / dl = -div(dx/dl)
+
+(Song et al. 2021, eq. 13, written in l).
 """
 
 import math

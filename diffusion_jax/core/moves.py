@@ -25,7 +25,8 @@ class Moves(NamedTuple):
     x0_weight = signal_s k,  xt_weight = (signal_s / signal_t)(1 - k),
     posterior_var = noise_s^2 k,  forward_var = noise_t^2 k.
 
-    `start` and `end` are the levels of t and s.
+    `start` and `end` are the levels of t and s. For moves towards noise (s > t, DDIM inversion)
+    only `t`, `s`, `start` and `end` are meaningful.
     """
 
     t: np.ndarray

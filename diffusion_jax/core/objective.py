@@ -21,7 +21,10 @@ BOUND_IN_HYBRID = 1e-3  # Nichol & Dhariwal 2021, eq. 16
 
 
 def _simple(meaning: Prediction) -> np.ndarray:
-    """Return (d / noise)^2: weight 1 on the output; for eps, L_simple (Ho et al. 2020, eq. 14)."""
+    """Return (d / noise)^2, which gives the output's squared error the weight 1.
+
+    For eps this is L_simple (Ho et al. 2020, eq. 14).
+    """
     return np.square(meaning.d / meaning.schedule.noise)
 
 
@@ -35,7 +38,7 @@ def _bound(meaning: Prediction) -> np.ndarray:
 
 
 def _snr(meaning: Prediction) -> np.ndarray:
-    """Return the SNR: the squared error of eps, whatever is predicted."""
+    """Return the SNR, which makes the loss the squared error of eps, whatever is predicted."""
     return np.exp(meaning.schedule.log_snr)
 
 
@@ -59,7 +62,7 @@ WEIGHTS = {
 
 
 class Model(NamedTuple):
-    """What a loss needs besides the network.
+    """The prediction, reverse process and settings that a loss needs besides the network.
 
     weight: a name in `WEIGHTS`.
     levels: number of levels of the data, for the discretised decoder.
@@ -98,7 +101,10 @@ def weighted(model: Model, output: jax.Array, x0, eps, t) -> jax.Array:
 
 
 def bound(model: Model, output: jax.Array, x0, eps, t) -> jax.Array:
-    """Compute the bound itself in bits/dim, for means and variances (Ho et al. 2020, eq. 5)."""
+    """Compute T times one term of the bound in bits/dim, to train means and variances alike.
+
+    (Ho et al. 2020, eq. 5.)
+    """
     return _bound_bits(model, *split_output(output, x0), x0, eps, t)
 
 

@@ -1,6 +1,6 @@
-"""What the network's output means, and how it is turned into the clean image and the noise.
+"""The meaning of the network's output, and its conversion to the clean image and the noise.
 
-Every prediction is a pair of per-step coefficients (a, b): output = a x0 + b eps. With
+Every prediction is a pair of per-step coefficients (a, b): output y = a x0 + b eps. With
 x_t = signal x0 + noise eps and d = signal b - noise a, three formulas hold for all of them:
 
 x0 = (b x_t - noise y) / d,   eps = (signal y - a x_t) / d,
@@ -85,7 +85,7 @@ class Prediction:
         return lookup(signal / self.d, t, xt) * y - lookup(self.a / self.d, t, xt) * xt
 
     def on(self, grid: Schedule) -> "Prediction":
-        """Return the same prediction on another grid, which may lie between the training steps.
+        """Return the same prediction on another grid, whose levels may lie between training steps.
 
         For predictions in `OF_STEPS`, a and b are interpolated in time.
         """
@@ -115,7 +115,8 @@ def prediction(name: str, schedule: Schedule) -> Prediction:
 class Denoised(NamedTuple):
     """A denoiser's estimates for x_t: the clean image and the noise, shaped like x_t.
 
-    `var_output` is the output from which learned variances are computed, see `process.VARIANCES`.
+    `var_output` is the output from which learned variances are computed, see `process.VARIANCES`;
+    None if the variance is fixed.
     """
 
     x0: jax.Array

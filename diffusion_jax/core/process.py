@@ -86,7 +86,7 @@ def fixed_large(row: Moves) -> LogVariance:
 
 
 def learned_range(row: Moves) -> LogVariance:
-    """Interpolate between the fixed variances on a log scale: output -1 is small, +1 is large.
+    """Interpolate between the fixed variances on a log scale: -1 gives the small one, +1 the large.
 
     log var = v log beta_t + (1 - v) log beta~_t, v = (output + 1)/2 (Nichol & Dhariwal 2021,
     eq. 15); the decoder's variance stays fixed.
@@ -123,8 +123,8 @@ def _first_noise(schedule: Schedule) -> float:
 def _clipped(schedule: Schedule) -> float:
     """Return the posterior variance of the second step, as in Ho et al.'s code.
 
-    It makes the bound very loose on schedules whose first step is much larger than the second,
-    such as `log_snr`.
+    It makes the bound very loose on schedules whose first step adds much more noise than the
+    second, such as `log_snr`.
     """
     if schedule.steps < 2:
         raise ValueError("decoder 'clipped' needs at least 2 steps; use decoder 'first_noise'")

@@ -58,7 +58,7 @@ class Schedule:
 
     @property
     def steps(self) -> int:
-        """T, the number of training steps."""
+        """The number of noise levels; T for a training schedule."""
         return len(self.log_snr)
 
     @property
@@ -71,7 +71,7 @@ class Schedule:
         return np.hypot(self.signal, self.noise)
 
     def at_log_snr(self, log_snr: np.ndarray) -> "Schedule":
-        """Return the same path at other, decreasing log-SNRs, with interpolated times."""
+        """Return the grid of other, decreasing log-SNRs on this path; times are interpolated."""
         parent = self.parent or self
         time = np.interp(-log_snr, -parent.log_snr, parent.time)
         return from_log_snr(log_snr, self.path, time, parent)
@@ -101,7 +101,10 @@ def from_log_snr(
 
 
 def uniform_log_snr(schedule: Schedule, points: int) -> Schedule:
-    """Return a grid evenly spaced in log-SNR between the same ends; one point is the noisy end."""
+    """Return a grid evenly spaced in log-SNR between the schedule's two ends.
+
+    With one point, the grid is the noisy end.
+    """
     return schedule.at_log_snr(np.linspace(schedule.log_snr[-1], schedule.log_snr[0], points)[::-1])
 
 

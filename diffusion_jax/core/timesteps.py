@@ -35,7 +35,7 @@ class Timesteps(NamedTuple):
 
 
 def _even(key: jax.Array, index: jax.Array, batch: int) -> jax.Array:
-    """Draw frac(u + i/batch) with one u for all i: each is uniform, together evenly spaced."""
+    """Draw frac(u + i/batch) with one u for all i: each uniform, evenly spaced together."""
     return jnp.mod(jax.random.uniform(key) + index / batch, 1.0)
 
 
@@ -68,7 +68,7 @@ class LossHistory(NamedTuple):
     count: jax.Array
 
 
-MEMORY = 10  # losses in the running mean; every step needs as many before p_t is used
+MEMORY = 10  # losses in the running mean; p_t is used once every step has seen this many
 UNIFORM_SHARE = 1e-3  # bounds every probability from below, and so every weight from above
 
 

@@ -3,11 +3,12 @@
 import ctypes
 import os
 
-# glibc's M_MMAP_MAX, M_TRIM_THRESHOLD, M_TOP_PAD: map no block, trim never, and take a thread's
-# heap from the system whole.
+# glibc's M_MMAP_MAX, M_TRIM_THRESHOLD and M_TOP_PAD: never use mmap for a block, never trim the
+# heap, and grow a thread's heap to its full size at once.
 KEEP = {-4: 0, -1: -1, -2: 2**26}
-# Bytes. glibc learns to keep smaller blocks by itself; blocks larger than the heap of a thread
-# other than the first (64 MiB where pointers have 64 bits) it maps whatever the settings.
+# Sizes of temporaries, in bytes, for which the settings help. glibc learns to keep smaller blocks
+# by itself. Larger blocks do not fit into a thread's heap (64 MiB on 64-bit systems), so glibc maps
+# them whatever the settings.
 KEPT_BLOCKS = range(2**25, 2**26)
 
 
@@ -27,9 +28,10 @@ def make_room(temporary: int) -> None:
 
 
 def give_back() -> None:
-    """Return free memory to the system: after compiling and after the first step.
+    """Return the process's free memory to the system.
 
-    A compiler leaves more behind than its program needs, and so does drawing the first state.
+    Call it after compiling and after the first step: compiling, and drawing the first state, leave
+    behind more free memory than the training step needs.
     """
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:

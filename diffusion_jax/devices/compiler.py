@@ -1,4 +1,4 @@
-"""What the compiler is told: options per platform, with their reasons, and where its cache is."""
+"""XLA options per platform, with their reasons, and the folder of the compilation cache."""
 
 import os
 import stat
@@ -8,13 +8,13 @@ from typing import Any
 
 import jax
 
-# YNNPACK's sums over places are up to 30 times as fast as the loops that XLA writes for a CPU, its
-# products of many small matrices up to twice as fast as Eigen's; its kernel gradients of large
-# feature maps take 3 times as long. So: all but its convolutions.
+# YNNPACK's sums over pixels are up to 30 times as fast as the loops that XLA generates for a CPU,
+# and its products of many small matrices up to twice as fast as Eigen's. Its kernel gradients of
+# large feature maps take 3 times as long as Eigen's. So it is used for all but convolutions.
 YNNPACK = "LIBRARY_FUSION_TYPE_REDUCE,LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"
-# The pass that drops optimisation barriers: without them what the backward pass should compute
-# again is merged with what it was first, and what needs no gradient (each kernel transposed) is
-# done before the forward pass and kept.
+# This XLA pass removes optimisation barriers, so it is disabled. Without barriers, XLA would reuse
+# values of the forward pass that the backward pass should recompute, and would transpose all
+# kernels before the forward pass; both would have to be kept in memory.
 DROPS_BARRIERS = "cse_barrier_expander"
 OPTIONS: dict[str, dict[str, Any]] = {
     "cpu": {
@@ -32,7 +32,7 @@ def compiler_options() -> dict[str, Any]:
 
 
 def known(options: dict[str, Any]) -> bool:
-    """Whether this platform's compiler accepts these options."""
+    """Return whether this platform's compiler accepts these options."""
     try:
         jax.jit(lambda: 0, compiler_options=options).lower().compile()
     except jax.errors.JaxRuntimeError:

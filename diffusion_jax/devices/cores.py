@@ -1,4 +1,4 @@
-"""A CPU's cores as devices, for what is computed image by image."""
+"""CPU cores as JAX devices, for work that is independent for each image."""
 
 import os
 from contextlib import suppress
@@ -9,17 +9,18 @@ MOST = 8  # each holds a copy of the parameters
 
 
 def each_core_a_device() -> None:
-    """Make 1, 2, 4 or 8 CPU cores a JAX device each; call it before JAX creates its devices.
+    """Make each of 1, 2, 4 or 8 CPU cores a JAX device; call it before JAX creates its devices.
 
-    A small network's programs take tenths of a millisecond, too little to share among threads:
-    with half of the images each, two cores draw 1.2 to 1.3 times as many. Powers of two, because
-    batches divide by them. An explicit count in JAX_NUM_CPU_DEVICES or XLA_FLAGS is respected; set
-    one where a container may use fewer cores than it sees.
+    A small network's operations take tenths of a millisecond, too little to share among threads.
+    As two devices with half of the images each, two cores draw images 1.2 to 1.3 times as fast. The
+    count is a power of two, because common batch sizes are divisible by it. An explicit count in
+    JAX_NUM_CPU_DEVICES or XLA_FLAGS is respected; set one in a container that may use fewer cores
+    than it sees.
     """
     flags = os.environ.get("XLA_FLAGS", "")
     if "JAX_NUM_CPU_DEVICES" in os.environ or "xla_force_host_platform_device_count" in flags:
         return
-    with suppress(RuntimeError):  # a process that has devices keeps them
+    with suppress(RuntimeError):  # JAX has already created its devices
         jax.config.update("jax_num_cpu_devices", _power_of_two(min(_cores(), MOST)))
 
 

@@ -1,4 +1,4 @@
-"""How a step is spread over devices: `jit` over a mesh, parameters whole or split, or `pmap`."""
+"""Data parallelism: `jit` over a mesh, with whole or split parameters, or `pmap`."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -13,11 +13,11 @@ from diffusion_jax.devices.compiler import compiler_options
 from diffusion_jax.errors import UserError
 
 AXES = ("data", "fsdp")
-SPLIT_FROM = 4096  # elements; smaller arrays are not worth a message each
+SPLIT_FROM = 4096  # elements; splitting smaller arrays is not worth the communication
 
 
 class Shardings(NamedTuple):
-    """Where arrays live on the mesh: a copy on each device, or split along their first axis."""
+    """Two shardings of an array: a copy on each device, or a split along its first axis."""
 
     replicated: NamedSharding
     split: NamedSharding
@@ -27,7 +27,7 @@ def shardings(devices: Sequence[Any], fsdp: int = 1) -> Shardings:
     """Make the two shardings of a mesh over all `devices`; a batch is split over both axes.
 
     Args:
-        fsdp: devices along the axis `fsdp`; the axis `data` has the rest.
+        fsdp: size of the axis `fsdp`; the size of the axis `data` is `len(devices) // fsdp`.
     """
     shape = (len(devices) // fsdp, fsdp)
     mesh = jax.make_mesh(shape, AXES, (AxisType.Auto, AxisType.Auto), devices=devices)
@@ -35,13 +35,13 @@ def shardings(devices: Sequence[Any], fsdp: int = 1) -> Shardings:
 
 
 def whole_batch(batch_size: int, layout: Shardings) -> int:
-    """A batch size rounded up to a multiple of the number of devices."""
+    """Round a batch size up to a multiple of the number of devices."""
     devices = len(layout.split.device_set)
     return -(-batch_size // devices) * devices
 
 
 def split_parameter(layout: Shardings, shape: Sequence[int]) -> NamedSharding:
-    """Split the longest side that the axis `fsdp` divides; a small array stays whole."""
+    """Split the longest side that the size of axis `fsdp` divides; leave a small array whole."""
     mesh = layout.replicated.mesh
     count = mesh.shape["fsdp"]
     sides = [side for side in shape if side % count == 0]
@@ -52,15 +52,15 @@ def split_parameter(layout: Shardings, shape: Sequence[int]) -> NamedSharding:
 
 
 class Parallel(NamedTuple):
-    """A step on all devices and the ways in and out of it.
+    """A step on all devices, and the functions that move its inputs and results.
 
-    state: the shapes of a state with where its arrays are drawn or restored to.
-    place_state: a state that lives there, or on the host -> state as `step` takes it.
+    state: shapes and shardings with which a state is drawn or restored.
+    place_state: a state with these shardings, or on the host -> state as `step` takes it.
     place_batch: this process's share of a batch, on the host -> batch as `step` takes it.
     step: `(state, batch) -> (state, metrics)`; the state passed in is used up.
-    single: placed state -> the same tree without copies of its arrays; may be split over devices.
-    gather: any part of a placed state -> the same tree, whole on this process; called by all.
-    read: metrics -> the same tree in NumPy; waits for them.
+    single: placed state -> the state to save: one copy of each array, which may be split.
+    gather: part of a placed state -> the same tree, whole in this process; all must call it.
+    read: metrics -> the same tree as NumPy arrays; waits until they are computed.
     shapes: shapes of a process's batch -> those of the placed state and batch.
     """
 
@@ -74,14 +74,14 @@ class Parallel(NamedTuple):
     shapes: Callable[[Any], tuple[Any, Any]]
 
     def compile(self, batch: Any, **options: Any) -> "Parallel":
-        """The same with its step compiled ahead, for a process's batch of these shapes.
+        """Return a copy whose step is compiled ahead of time for a process's batch of these shapes.
 
         Args:
-            options: of XLA, beside those of `compiler_options`.
+            options: XLA options in addition to `compiler_options`.
         """
         lowered = self.step.lower(*self.shapes(batch))
         step = lowered.compile(compiler_options={**compiler_options(), **options})
-        on_cpu = jax.default_backend() == "cpu"  # elsewhere it is not the C library's memory
+        on_cpu = jax.default_backend() == "cpu"  # elsewhere malloc does not allocate them
         make_room(step.memory_analysis().temp_size_in_bytes if on_cpu else 0)
         return self._replace(step=step)
 
@@ -97,7 +97,7 @@ def _jit(make_step: Callable, devices: Sequence[Any], shapes: Any, fsdp: int = 1
     replicated, split = layout
     places = jax.tree.map(lambda a: split_parameter(layout, a.shape), shapes)
     gather = jax.jit(lambda tree: tree, out_shardings=replicated)
-    # Split parameters are put together for the network alone; their gradients are split again.
+    # Split parameters are gathered for the network only; their gradients are split again.
     whole = partial(jax.lax.with_sharding_constraint, shardings=replicated)
     state = _on(shapes, places)
 
@@ -127,7 +127,7 @@ def _jit(make_step: Callable, devices: Sequence[Any], shapes: Any, fsdp: int = 1
 
 
 def _once(array: jax.Array) -> jax.Array:
-    # Orbax would cut equal copies into a slice per device, and compile a program per shape for it.
+    # Orbax would slice a replicated array, a part per device, and compile a program per shape.
     alone = array.is_fully_replicated and jax.process_count() == 1
     return array.addressable_data(0) if alone else array
 
@@ -182,8 +182,8 @@ def data_parallel(
         make_step: `(axis_name=, whole=) -> step`, see `training.step.make_step`.
         mode: a name in `MODES`: parameters and optimiser whole on each device (`jit`, `pmap`) or
             split over them (`fsdp`).
-        batch_size: of the whole batch.
-        shapes: of a state.
+        batch_size: size of the whole batch.
+        shapes: shapes of a state.
 
     Raises:
         UserError: the batch is not divisible by the number of devices, or the mode is for one
@@ -191,12 +191,12 @@ def data_parallel(
     """
     check_batch(batch_size, len(devices))
     if mode == "pmap" and jax.process_count() > 1:
-        raise UserError("config.parallel=pmap runs in one process; set it to jit or fsdp")
+        raise UserError("config.parallel=pmap works in one process only; set it to jit or fsdp")
     return MODES[mode](make_step, devices, shapes)
 
 
 def check_batch(batch_size: int, count: int, pieces: int = 1) -> None:
-    """Refuse a batch that is not divisible by the number of devices, or not into its pieces."""
+    """Raise `UserError` if `batch_size` is not divisible by `count` devices times `pieces`."""
     if batch_size % (count * pieces) == 0:
         return
     lower = batch_size // (count * pieces) * count * pieces
@@ -208,7 +208,7 @@ def check_batch(batch_size: int, count: int, pieces: int = 1) -> None:
 
 
 def voting(devices: Sequence[Any]) -> Callable[[int], Any]:
-    """A function of a number of this process: the largest of all processes, not waited for."""
+    """Return `(number) -> the largest number of all processes`, computed without waiting for it."""
     if jax.process_count() == 1:
         return lambda number: number
     replicated, split = shardings(devices)

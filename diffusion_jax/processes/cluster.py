@@ -1,4 +1,4 @@
-"""Joining several processes that train one model: the only file that knows `jax.distributed`.
+"""Joining several processes that train one model: the only file that calls `jax.distributed`.
 
 The processes meet at the coordinator's address, which JAX's coordinator takes over afterwards.
 Each watches the others through its `Heartbeat`, because JAX hangs or aborts when one is lost.
@@ -25,7 +25,7 @@ _heartbeat: heartbeat.Heartbeat | None = None
 
 
 class _Place(NamedTuple):
-    """One process's place among all; None for its devices means all of the machine's."""
+    """One process among `count`: the coordinator, and its own index and devices (None: all)."""
 
     address: Address
     count: int
@@ -39,17 +39,17 @@ def join(
     process_id: int | None,
     timeout: float = START,
 ) -> None:
-    """Meet the other processes, if there are any; call it before JAX looks for its devices.
+    """Connect to the other processes, if there are any; call it before JAX creates its devices.
 
-    With no arguments given a Slurm job or a TPU pod is detected; elsewhere a process is alone.
+    Without arguments, a Slurm job or a TPU pod is detected; elsewhere the process runs alone.
 
     Args:
         coordinator: `HOST:PORT`, an address of process 0 that all can reach.
         timeout: seconds to wait for the others.
 
     Raises:
-        UserError: the arguments are wrong, or the address cannot be listened at.
-        LostPeer: the others did not come or died.
+        UserError: the arguments are wrong, or process 0 cannot listen at the address.
+        LostPeer: another process did not connect in time, or died.
     """
     global _heartbeat
     place = _given(coordinator, num_processes, process_id) or _detected(timeout)
@@ -61,15 +61,15 @@ def join(
 
 
 def is_first() -> bool:
-    """Whether this is process 0, which writes; True if it is alone."""
+    """Return whether this is process 0, which writes the files; True if it runs alone."""
     return _heartbeat is None or _heartbeat.index == 0
 
 
 def on_first_process(work: Callable[[], T]) -> T:
-    """What `work` returns in process 0, which alone runs it while the others wait.
+    """Run `work` in process 0 only, and return its result in all processes, which wait for it.
 
     Args:
-        work: returns something that JSON can carry.
+        work: a function whose result is serialisable as JSON.
 
     Raises:
         UserError: `work` raised it; all processes raise the same.
@@ -78,28 +78,28 @@ def on_first_process(work: Callable[[], T]) -> T:
 
 
 def note(step: int) -> None:
-    """Remember the last finished step, for the line that reports a lost process."""
+    """Record the last finished step, for the error message about a lost process."""
     if _heartbeat is not None:
         _heartbeat.step = step
 
 
 def settle() -> None:
-    """Call it on an unexpected error: does not return if a lost process may have caused it."""
+    """Wait a second after an unexpected error; do not return if another process was lost."""
     if _heartbeat is not None:
         _heartbeat.settle()
 
 
 def leave(code: int) -> None:
-    """Part from the others before the program ends with exit code `code`.
+    """Tell the others that this process ends with exit code `code`, and wait for their codes.
 
-    Returns once all have come to their end. Where they do not, and `code` is one that a process
-    may come to alone, this process ends here; the others follow as for a lost one.
+    Returns once all processes have sent theirs. If they do not in time, and `code` is in
+    `heartbeat.ALONE`, this process exits here, and the others exit as if it had been lost.
     """
     if _heartbeat is None:
         return
     if not _heartbeat.leave(code):
         heartbeat.exit_now(code)
-    # All is done and said: whoever is lost from here on must not change this process's end.
+    # All have sent their codes. A process lost from here on must not change this one's exit code.
     guard = threading.Timer(heartbeat.GRACE, heartbeat.exit_now, [code])
     guard.daemon = True
     guard.start()
@@ -119,7 +119,9 @@ def _given(
     missing = [flag for flag, value in flags.items() if value is None]
     if coordinator is None or num_processes is None or process_id is None:
         if len(missing) < len(flags):
-            raise UserError(f"{' and '.join(missing)} missing; give {', '.join(flags)} or none")
+            raise UserError(
+                f"{' and '.join(missing)} missing; give {', '.join(flags)}, or none of them"
+            )
         return None
     if num_processes < 1:
         raise UserError(f"--num_processes must be at least 1, got {num_processes}")
@@ -138,10 +140,10 @@ def _address(given: str) -> Address:
 
 
 def _detected(timeout: float) -> _Place | None:
-    """The place that JAX finds in the environment of a Slurm job or a TPU pod.
+    """Return the place that JAX detects in a Slurm job or a TPU pod, None elsewhere.
 
-    `jax.distributed.initialize()` without arguments would ask a Kubernetes server as well, and
-    fail where nobody is alone, so JAX's detectors are asked one by one.
+    `jax.distributed.initialize()` without arguments would query a Kubernetes server as well, and
+    would fail for a process that runs alone. So JAX's detectors are called one by one.
     """
     try:
         from jax._src.clusters import GceTpuCluster, GkeTpuCluster, SlurmCluster
@@ -149,7 +151,7 @@ def _detected(timeout: float) -> _Place | None:
         if (count := _announced()) > 1:
             raise UserError(
                 f"{count} processes were started, but this version of JAX cannot find their "
-                "places; give --coordinator, --num_processes and --process_id"
+                "ids; give --coordinator, --num_processes and --process_id"
             ) from error
         return None
     kind = next(filter(_is_here, (SlurmCluster, GkeTpuCluster, GceTpuCluster)), None)
@@ -166,8 +168,8 @@ def _detected(timeout: float) -> _Place | None:
         return _Place(_address(address), count, index, None if device is None else [device])
     except (OSError, LookupError, RuntimeError, ValueError) as error:
         raise UserError(
-            f"the {kind.name} environment does not tell this process's place: {error}; give "
-            "--coordinator, --num_processes and --process_id"
+            f"cannot find the coordinator and this process's id in the {kind.name} environment: "
+            f"{error}; give --coordinator, --num_processes and --process_id"
         ) from error
 
 
@@ -181,16 +183,16 @@ def _announced() -> int:
 def _is_here(kind: Any) -> bool:
     try:
         return kind.is_env_present()
-    except (ImportError, OSError):  # a TPU without the server that tells about its pod
+    except (ImportError, OSError):  # a TPU without the metadata server that describes its pod
         return False
 
 
 def _initialize(coordinator: Address, place: _Place) -> None:
-    # Stops are agreed upon in the loop; JAX's service would take SIGTERM away from it.
+    # The training loop handles SIGTERM in all processes; JAX's service would intercept it.
     jax.config.update("jax_enable_preemption_service", False)
     if place.index:
         coordinator = ("127.0.0.1", open_proxy(coordinator))
-    # gRPC would ask the proxy of an HPC site for its neighbours, and hang.
+    # gRPC would otherwise connect through the HTTP proxy of an HPC site, and hang.
     others = os.environ.get("no_grpc_proxy", "")  # noqa: SIM112
     os.environ["no_grpc_proxy"] = ",".join(filter(None, (others, coordinator[0])))  # noqa: SIM112
     jax.config.update("jax_check_proxy_envs", False)
@@ -204,10 +206,12 @@ def _initialize(coordinator: Address, place: _Place) -> None:
             local_device_ids=place.devices,
             cluster_detection_method="deactivate",
             initialization_timeout=int(START),
-            # Slower than our heartbeat: it serves only where that cannot run.
+            # Longer than our heartbeat's, so that JAX's acts only where ours cannot run.
             heartbeat_timeout_seconds=45,
             shutdown_timeout_seconds=30,
         )
     except RuntimeError as error:
         reason = str(error).splitlines()[0]
-        raise UserError(f"jax.distributed does not start at {address}: {reason}") from error
+        raise UserError(
+            f"jax.distributed does not start at {address}: {reason}; try another port"
+        ) from error

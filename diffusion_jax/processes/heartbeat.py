@@ -1,4 +1,4 @@
-"""Processes that end together: each is connected to process 0 and hears how the others end.
+"""Heartbeats that let processes end together: process 0 tells the others about every exit.
 
 A dead process closes its connections at once, and a frozen one misses its beats. The others then
 exit with one line and `LostPeer.exit_code`, from a separate thread, because the main thread may
@@ -19,17 +19,18 @@ from typing import Any, NoReturn
 
 from diffusion_jax.errors import LostPeer, Unsaved, UserError
 
-BEAT, SILENCE = 2.0, 30.0  # seconds: between two signs of life, and without any until one is lost
-# Ends that one process may come to while the others go on or hang: a crash, bad input, a save that
-# failed, a second Ctrl-C.
+# Seconds between two beats, and seconds of silence after which a process counts as lost.
+BEAT, SILENCE = 2.0, 30.0
+# Exit codes with which one process may end while the others go on or hang: a crash, bad input, a
+# failed save, a second Ctrl-C.
 ALONE = {1, UserError.exit_code, Unsaved.exit_code, 128 + signal.SIGINT}
-# Seconds the others have to come to their own end after one has ended alone, or in due order.
+# Seconds that the others have to end after one ended with a code in ALONE, or with any other.
 GRACE, PATIENCE = 5.0, 300.0
 RESUME_HINT = "start all processes again with the same command to resume"
 
 
 class Link:
-    """Messages, lists that start with their kind, as lines of JSON over one connection."""
+    """A connection that carries messages as lines of JSON: lists that start with their kind."""
 
     def __init__(self, connection: socket.socket):
         self._socket = connection
@@ -37,18 +38,18 @@ class Link:
         self._lock = threading.Lock()
 
     def send(self, *message: Any) -> None:
-        """Send; a broken connection is left for the reader to notice."""
+        """Send a message, ignoring a broken connection, which `receive` will notice."""
         data = json.dumps(message).encode() + b"\n"
         with suppress(OSError), self._lock:
             self._socket.sendall(data)
 
     def close(self) -> None:
-        """End it for both sides, also for a thread that waits in `receive`."""
+        """Close the connection for both sides; this also ends a waiting `receive`."""
         with suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
 
     def receive(self) -> list | None:
-        """The next message; None after the last, after noise and after too long a silence."""
+        """Return the next message; None at the end, on invalid data or too long a silence."""
         try:
             message = json.loads(self._lines.readline())
         except (OSError, ValueError):
@@ -57,10 +58,10 @@ class Link:
 
 
 class Heartbeat:
-    """One process's share in ending together.
+    """One process's part in the heartbeat: it beats, listens, and exits if another is lost.
 
     Args:
-        links: by process; those of process 0 to all others, those of the others to process 0.
+        links: by process: process 0 has a link to every other one, the others one to process 0.
     """
 
     def __init__(self, index: int, count: int, links: dict[int, Link]):
@@ -79,7 +80,7 @@ class Heartbeat:
         threading.Thread(target=work, args=arguments, daemon=True).start()
 
     def on_first_process(self, work: Callable[[], Any]) -> Any:
-        """See `cluster.on_first_process`."""
+        """Do the work of `cluster.on_first_process`."""
         if self.index:
             value, refusal = self._answers.get()
             if refusal is not None:
@@ -94,13 +95,16 @@ class Heartbeat:
         return value
 
     def settle(self) -> None:
-        """Return if nobody was lost within the last moments; else this process is being ended."""
+        """Wait a second; do not return if this process is being ended because another was lost."""
         time.sleep(1.0)
         with self._ending:
             pass
 
     def leave(self, code: int) -> bool:
-        """Say goodbye with an exit code and wait for the others': did all of them say it?"""
+        """Send the exit code, wait for those of the others, and return whether all have come.
+
+        The wait is limited only if `code` is in `ALONE`.
+        """
         with self._ending:
             self._own = code
         self._send("bye", self.index, code)
@@ -151,7 +155,7 @@ class Heartbeat:
             self._end(f"process {who} of {self._count} ended with exit code {code}")
 
     def _end(self, reason: str) -> NoReturn:
-        self._ending.acquire()  # for good: the first reason counts
+        self._ending.acquire()  # never released: only the first reason counts
         if self.index == 0:
             self._send("lost", reason)
         after = "" if self.step is None else f" after step {self.step}"
@@ -162,7 +166,7 @@ class Heartbeat:
 
 
 def exit_now(code: int, line: str = "") -> NoReturn:
-    """End the process without its exit handlers, which could hang for those that are lost."""
+    """End the process without its exit handlers, which could hang waiting for lost processes."""
 
     def speak():
         if line:
@@ -170,7 +174,7 @@ def exit_now(code: int, line: str = "") -> NoReturn:
         sys.stdout.flush()
         sys.stderr.flush()
 
-    # The main thread may hold a stream's lock for ever.
+    # In another thread, because the main thread may hold a stream's lock forever.
     speaking = threading.Thread(target=speak, daemon=True)
     speaking.start()
     speaking.join(2.0)

@@ -1,4 +1,4 @@
-"""Processes find each other: process 0 listens at an address that all know, the others call."""
+"""Rendezvous of processes: process 0 listens at a known address, the others connect to it."""
 
 import socket
 import time
@@ -17,14 +17,14 @@ def meet(
     """Connect the processes `1 .. count - 1` with process 0, which listens at `address`.
 
     Args:
-        timeout: seconds to wait; process 0 starts over whenever another one has come.
+        timeout: seconds to wait; process 0 starts counting anew whenever a process connects.
 
     Returns:
-        The links by process, and the numeric address, which is free again.
+        The links by process, and process 0's numeric address, whose port is free again.
 
     Raises:
         UserError: process 0 cannot listen there, or it refuses this process.
-        LostPeer: the others do not come, or process 0 cannot be reached or dies.
+        LostPeer: another process does not connect in time, or process 0 cannot be reached or dies.
     """
     if index:
         return _call(address, index, count, timeout)
@@ -37,7 +37,7 @@ def meet(
 
 
 def text(address: Address) -> str:
-    """`HOST:PORT`."""
+    """Format an address as `HOST:PORT`."""
     host, port = address
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
@@ -47,7 +47,7 @@ def _listen(address: Address) -> socket.socket:
         family, *_, found = socket.getaddrinfo(*address, type=socket.SOCK_STREAM)[0]
         if not ip_address(found[0]).is_unspecified:
             return socket.create_server(found[:2], family=family)
-        reason = "that is all interfaces"
+        reason = "that stands for all interfaces"
     except OSError as error:
         reason = (error.strerror or str(error)).partition(" (while")[0]
     raise UserError(
@@ -64,10 +64,11 @@ def _gather(server: socket.socket, count: int, timeout: float) -> dict[int, Link
         for link in links.values():
             link.send("beat")
         if time.monotonic() > until:
-            missing = ", ".join(str(i) for i in range(1, count) if i not in links)
+            missing = [str(i) for i in range(1, count) if i not in links]
             raise LostPeer(
-                f"process {missing} of {count} did not come within {timeout:g} s; start all with "
-                "the same --coordinator and --num_processes, in a Slurm job with srun"
+                f"process{'es' * (len(missing) > 1)} {', '.join(missing)} of {count} did not connect "
+                f"within {timeout:g} s; start all with the same --coordinator and --num_processes, "
+                "in a Slurm job with srun"
             )
         with suppress(TimeoutError):
             if _greet(server.accept()[0], count, links):
@@ -101,7 +102,9 @@ def _call(
             case ["begin"]:
                 return {0: link}, connection.getpeername()[:2]
             case ["refused", str(reason)]:
-                raise UserError(f"{reason}; give all the same number and each its own id")
+                raise UserError(
+                    f"{reason}; give all the same --num_processes and each its own --process_id"
+                )
             case ["beat"]:
                 pass
             case _:
@@ -113,7 +116,7 @@ def _connect(address: Address, count: int, timeout: float) -> socket.socket:
     while True:
         try:
             connection = socket.create_connection(address, timeout=2 * BEAT)
-            # While nobody listens, a call within one machine may by chance reach itself.
+            # While nobody listens, a connection within one machine may connect to itself.
             if connection.getsockname() != connection.getpeername():
                 connection.settimeout(SILENCE)
                 return connection
@@ -122,6 +125,6 @@ def _connect(address: Address, count: int, timeout: float) -> socket.socket:
             if time.monotonic() > until:
                 raise LostPeer(
                     f"process 0 of {count} does not answer at {text(address)} within "
-                    f"{timeout:g} s: {error.strerror or error}; is it running there?"
+                    f"{timeout:g} s: {error.strerror or error}; start it or correct --coordinator"
                 ) from error
         time.sleep(0.2)

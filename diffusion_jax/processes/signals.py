@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT as a request to stop in order."""
+"""SIGTERM and SIGINT as requests for an orderly stop."""
 
 import signal
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def stop_signals() -> Iterator[list[int]]:
-    """Collect SIGTERM and SIGINT instead of dying of them; a second one is not collected."""
+    """Collect the first SIGTERM or SIGINT in a list; a second one is handled as before."""
     received: list[int] = []
     previous = {}
 

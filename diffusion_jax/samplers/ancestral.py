@@ -45,8 +45,8 @@ def ddim(eta: float) -> Sampler:
     x_s = signal_s x0_hat + sqrt(noise_s^2 - std^2) eps_hat + std eps, where
     std = eta sqrt(posterior_var).
 
-    With eta = 1 it is ancestral sampling with the small variance, with eta = 0 Euler's method for
-    the probability-flow ODE in x / signal. With eta = 0, moves towards noise invert it.
+    With eta = 1 it is ancestral sampling with the small variance. With eta = 0 it is Euler's method
+    for the probability-flow ODE in x / signal, and moves towards noise invert it.
 
     Raises:
         ValueError: eta lies outside [0, 1].

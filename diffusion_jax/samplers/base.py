@@ -20,7 +20,7 @@ class Stepped(NamedTuple):
 
 
 class Rows(NamedTuple):
-    """What the scan runs over: one row per network call, first axis `[n]` everywhere.
+    """The rows that the scan runs over, one per network call: every array has the first axis `[n]`.
 
     index: int32, the row's place in the whole table, from which its random keys are derived.
     move: int32, the move that the row belongs to; a move may take several rows.
@@ -36,7 +36,7 @@ class Rows(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """The noise levels at which the network is called, and the rows, whose t indexes them."""
+    """The noise levels `points` at which the network is called, and rows whose t indexes them."""
 
     points: Schedule
     rows: Rows

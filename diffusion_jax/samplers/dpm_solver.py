@@ -40,7 +40,8 @@ def dpmpp_sde() -> Sampler:
     x_s = (noise_s / noise_t) exp(-h) x_t + signal_s (1 - exp(-2h)) x0_line
           + noise_s sqrt(1 - exp(-2h)) eps.
 
-    At first order it is ancestral sampling.
+    x0_line is extrapolated as in `dpmpp_2m`; moves that know only one prediction use that one, and
+    are moves of ancestral sampling with the small variance.
     """
 
     def plan(grid: Schedule, moves: Moves) -> Plan:
@@ -52,7 +53,7 @@ def dpmpp_sde() -> Sampler:
 
 
 def dpmpp_3m() -> Sampler:
-    """Build the third-order solver, which integrates the parabola exactly.
+    """Build the third-order solver, which integrates the parabola of three predictions exactly.
 
     Some public implementations halve the second derivative, and so are only of second order.
     """
@@ -98,7 +99,7 @@ def _past(moves: Moves) -> _Past:
 
 
 def _through_two(past: _Past, weight: np.ndarray) -> list[np.ndarray]:
-    """Return the weights of x0_hat and its predecessor, for the line's value at the middle."""
+    """Return the last two predictions' weights for their line at mid-move, times `weight`."""
     share = np.where(past.known >= 2, 0.5 * past.h / past.h_1, 0.0)
     return [weight * (1.0 + share), -weight * share]
 

@@ -38,7 +38,7 @@ class Generated(NamedTuple):
 
 
 class Method(NamedTuple):
-    """How images are drawn.
+    """A way to draw images.
 
     sampler, plan: the sampler and its rows.
     steps: number of levels in the sampling grid.
@@ -62,10 +62,10 @@ def make_generate(method: Method, layout: Shardings, most: int) -> Generate:
     """Return `generate(params, seed, wanted, progress, watch=0)`, compiled once for all calls.
 
     It yields the images with indices `wanted`, ascending; image i depends only on the seed and i.
-    All batches have one size n, and batch k covers the indices k n .. (k + 1) n - 1. A later call
-    that fits the same n thus draws missing images in the same batches as an earlier one.
-    `progress` is called with the number of images done, a fraction included. Frames are kept for
-    indices below `watch`.
+    All batches have one size n, and batch k covers the indices k n .. (k + 1) n - 1. So a later
+    command with the same n draws missing images in the same batches as an earlier one.
+    `progress` is called with the number of images done, which may be fractional. Frames are kept
+    for indices below `watch`.
 
     Args:
         layout: shardings of parameters and images.

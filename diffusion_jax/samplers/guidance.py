@@ -1,4 +1,4 @@
-"""Guidance by class or by any function of the predicted image, around network or denoiser."""
+"""Guidance by class, wrapped around the network, or by a function of x0, around the denoiser."""
 
 from collections.abc import Callable
 

@@ -15,7 +15,7 @@ LARGEST_CHURN = math.sqrt(2.0) - 1.0  # Karras et al. 2022, algorithm 2
 def heun() -> Sampler:
     """Build Heun's second-order method (Karras et al. 2022, algorithm 1).
 
-    It makes two network calls per move, one for the last move.
+    It makes two network calls per move, but only one for the last move.
     """
     return edm(churn=0.0)
 

@@ -34,7 +34,7 @@ def langevin(langevin_steps: int, langevin_rate: float) -> Sampler:
 
     Args:
         langevin_steps: number of steps at each level.
-        langevin_rate: between 0 and 4, where the dynamics at the noisiest level is stable.
+        langevin_rate: between 0 and 4; above 4, the dynamics at the noisiest level is unstable.
     """
     _check(langevin_steps, langevin_rate)
 

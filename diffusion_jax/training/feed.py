@@ -1,6 +1,6 @@
 """Batches on the host: `(step) -> Batch`, a pure function of the seed and the step.
 
-A batch is this process's share of the whole: of n equal slices, process k takes the k-th.
+With n processes the whole batch is cut into n equal slices, and process k feeds the k-th.
 """
 
 from collections.abc import Callable

@@ -16,7 +16,8 @@ from diffusion_jax.training.hooks import Hooks, LoopPlan
 from diffusion_jax.training.report import on_grid
 from diffusion_jax.training.step import Metrics
 
-AHEAD = 2  # steps started before metrics are read: the device stays busy, its queue short
+# Metrics are read this many steps late: the device stays busy, and its queue short.
+AHEAD = 2
 
 
 class Mean:

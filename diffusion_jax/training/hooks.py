@@ -25,7 +25,7 @@ class Report(Protocol):
 
 
 class Profiler:
-    """Traces the steps `first` to `last`, for TensorBoard or Perfetto; both 0 for none."""
+    """A tracer of the steps `first` to `last`, for TensorBoard or Perfetto; both 0: no trace."""
 
     def __init__(self, folder: Path, first: int = 0, last: int = 0):
         self._folder, self._first, self._last, self._on = folder, first, last, False

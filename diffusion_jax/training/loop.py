@@ -29,7 +29,7 @@ def train(state: TrainState, plan: LoopPlan, hooks: Hooks) -> TrainState:
     first = int(state.step)
     history, due = StepHistory(first, int(state.skipped.in_all), plan, hooks), False
     placed = hooks.parallel.place_state(state)
-    del state  # under pmap it would stay beside its copies
+    del state  # under pmap it would stay in memory beside its copies
     batch = hooks.parallel.place_batch(hooks.batch(first))
     with stop_signals() as received, _saved_on_leaving(hooks):
         for step in range(first + 1, plan.steps + 1):
@@ -51,7 +51,9 @@ def train(state: TrainState, plan: LoopPlan, hooks: Hooks) -> TrainState:
             if stop and not last:
                 _finish(step, hooks)
                 name = signal.Signals(stop).name
-                raise Stopped(f"stopped by {name} after step {step}, saved", stop)
+                raise Stopped(
+                    f"stopped by {name} after step {step} (saved); the same command resumes", stop
+                )
             if _due(step, plan.sample_every):
                 history.drain()
                 _sample(step, placed.ema, hooks, received)
@@ -85,8 +87,11 @@ def _finish(step: int, hooks: Hooks) -> None:
     error = cluster.on_first_process(lambda: outcome.error if outcome else None)
     if error:
         newest = cluster.on_first_process(hooks.checkpoints.latest)
-        kept = "no checkpoint is intact" if newest is None else f"the newest is of step {newest}"
-        raise Unsaved(f"the state after step {step} could not be saved: {error}; {kept}")
+        kept = "no checkpoint is intact" if newest is None else f"checkpoint {newest} is intact"
+        raise Unsaved(
+            f"the state after step {step} could not be saved: {error}; {kept}; "
+            "fix the cause and run the same command again"
+        )
 
 
 def _after_save(outcome: Outcome | None, hooks: Hooks) -> None:
@@ -95,7 +100,10 @@ def _after_save(outcome: Outcome | None, hooks: Hooks) -> None:
         return
     _report(outcome, hooks)
     if outcome.error and jax.process_count() > 1:
-        raise Unsaved(f"the state after step {outcome.step} could not be saved: {outcome.error}")
+        raise Unsaved(
+            f"the state after step {outcome.step} could not be saved: {outcome.error}; "
+            "fix the cause and run the same command again"
+        )
 
 
 def _report(outcome: Outcome, hooks: Hooks) -> None:

@@ -15,15 +15,16 @@ from diffusion_jax.files import replacing
 
 
 class MetricsWriter:
-    """Writes `metrics.jsonl`, one object per logged step, and TensorBoard events beside it.
+    """A writer of `metrics.jsonl`, one object per logged step, and of TensorBoard events.
 
     A full disk does not stop training: metrics that could not be written are kept and retried.
     """
 
     def __init__(self, workdir: Path, start: int, log_every: int):
-        """Continue after `start` updates: lines of later steps, of an interrupted run, are dropped.
+        """Continue after step `start`: drop the lines of later steps, left by an interrupted run.
 
-        The line of step `start` is dropped, too, if it was logged only as a shorter run's last.
+        The line of step `start` is dropped too if it was logged only because a shorter run ended
+        there.
         """
         self._path, self._folder = workdir / "metrics.jsonl", workdir / "tensorboard"
         self._waiting: list[tuple[int, dict[str, float]]] = []
@@ -61,7 +62,7 @@ class MetricsWriter:
         # Write all pending lines, over whatever an earlier attempt left of them.
         self._lines.truncate(self._size)
         text = "".join(_line(step, values) for step, values in self._waiting).encode()
-        while text:  # a full disk may take only a part; the next attempt fails
+        while text:  # a full disk may accept only a part; the next write then fails
             text = text[self._lines.write(text) :]
 
     def _write_events(self) -> None:

@@ -110,7 +110,7 @@ def ema_decay_at(step: jax.Array, decay: float) -> jax.Array:
 def accumulated(loss: Loss, pieces: int) -> Callable[..., tuple[tuple[jax.Array, Losses], Any]]:
     """Make `value_and_grad` of a batch's mean loss, computed in equal pieces one after the other.
 
-    The sum is the same in another order, with the activations of only one piece in memory.
+    The terms are the same, summed in another order; only one piece's activations are in memory.
     """
     gradient = jax.value_and_grad(loss, has_aux=True)
     if pieces == 1:
@@ -154,8 +154,8 @@ def make_step(
         rate: the learning rate of `optimizer` by the number of updates, for the metrics.
         pieces: number of pieces that the batch is split into, see `accumulated`.
         axis_name: the mapped axis that gradients are averaged over (`pmap` only; under `jit` the
-            batch is one array and its mean already is the mean over the devices).
-        whole: gathers parameters that are split over devices, on each of them.
+            batch is one array, so its mean already covers all devices).
+        whole: `(params) -> params`, gathers split parameters on every device.
     """
     gradient = accumulated(lambda params, *rest: loss(whole(params), *rest), pieces)
 
@@ -172,8 +172,8 @@ def make_step(
 
         updates, _ = optimizer.update(grads, state.opt_state, state.params)
         params = kept(optax.apply_updates(state.params, updates), state.params)
-        # The parameters first: they are computed from the moments, which then can be written in
-        # place. In any other order all three would have to be copied.
+        # Compute the parameters first, since they depend on the moments; the moments can then be
+        # updated in place. In any other order, parameters and moments would be copied.
         params, grads, opt_state = materialized((params, grads, state.opt_state))
         _, moved = optimizer.update(grads, opt_state, state.params)
         updated = state.step - state.skipped.in_all
