@@ -44,7 +44,7 @@ parity: $(VENV)/ready $(PEERS)/ready
 	PEERS_PYTHON=$(PEERS)/bin/python $(PY) -m pytest --numprocesses=0 parity
 
 # Each on the digits beside a network of the same layers; docs/results.md says what it was run on besides.
-BENCH = $(PY) -m benchmarks.$(1) --config configs/digits.py --peers $(PEERS)/bin/python \
+BENCH = $(PY) -m benchmarks.speed.$(1) --config configs/digits.py --peers $(PEERS)/bin/python \
 	--out benchmarks/results/$(1)_digits$(3).json $(2)
 bench: $(VENV)/ready $(PEERS)/ready
 	$(call BENCH,train_step,--peer diffusers)
@@ -54,7 +54,7 @@ bench: $(VENV)/ready $(PEERS)/ready
 	$(call BENCH,evaluate,--peer diffusers)
 	$(call BENCH,compile,--peer diffusers)
 	$(call BENCH,memory,--peer diffusers)
-	$(PY) -m benchmarks.data --config configs/digits.py --out benchmarks/results/data_digits.json
+	$(PY) -m benchmarks.speed.data --config configs/digits.py --out benchmarks/results/data_digits.json
 
 # Small networks, the digits; PyTorch's network beside ours if `make peers` was run.
 accelerator-check: $(VENV)/ready

@@ -11,8 +11,9 @@ import psutil
 import pytest
 import tiny
 
-from benchmarks import compare, measure, operations, peer, train_step
-from benchmarks.awake import awake, wake_up
+from benchmarks.harness import comparison, operations, peer_client, timing
+from benchmarks.harness.awake import awake, wake_up
+from benchmarks.speed import train_step
 from diffusion_jax.errors import UserError
 
 
@@ -37,7 +38,7 @@ def test_a_peer_that_is_not_there_is_one_line():
 def test_a_peer_that_dies_says_why():
     with (
         pytest.raises(UserError, match="No module named 'torch'"),
-        peer.started(Path(sys.executable), "diffusers", {}),
+        peer_client.started(Path(sys.executable), "diffusers", {}),
     ):
         pass
 
@@ -96,11 +97,11 @@ def test_the_ratio_is_of_speeds_and_the_fastest_peer_counts():
         {name: {"seconds": slow * n} for name, n in (("ours", 1), ("eager", 3), ("compiled", 2))}
         for slow in (1.0, 5.0, 2.0)
     ]
-    assert compare.against(["eager", "compiled"], rounds) == {"peer": "compiled", "ratio": 2.0}
-    assert compare.against([], rounds) == {}
+    assert comparison.against(["eager", "compiled"], rounds) == {"peer": "compiled", "ratio": 2.0}
+    assert comparison.against([], rounds) == {}
 
 
 def test_the_floor_is_the_longer_of_computing_and_moving():
     rates = {"matmul": 100.0, "convolution": 50.0, "bandwidth": 10.0}
-    assert measure.floor(800, 20, rates, 2) == {"compute": 4.0, "memory": 2.0, "seconds": 4.0}
-    assert measure.floor(800, 90, rates, 2)["seconds"] == 9.0
+    assert timing.floor(800, 20, rates, 2) == {"compute": 4.0, "memory": 2.0, "seconds": 4.0}
+    assert timing.floor(800, 90, rates, 2)["seconds"] == 9.0

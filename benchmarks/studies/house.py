@@ -10,7 +10,7 @@ from collections import defaultdict
 from pathlib import Path
 from statistics import median
 
-from benchmarks import record
+from benchmarks.harness import records
 
 LARGE, SMALL = 250, 45  # lines of a file
 
@@ -19,7 +19,7 @@ def main() -> None:
     """Count and print as JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--package", default="diffusion_jax")
-    package = record.ROOT / parser.parse_args().package
+    package = records.ROOT / parser.parse_args().package
     print(json.dumps(counted(package), indent=1))
 
 

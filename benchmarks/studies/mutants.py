@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks import record
+from benchmarks.harness import records
 
 SWAPS: dict[type, type] = {
     ast.Add: ast.Sub,
@@ -105,7 +105,7 @@ def tests_of(module: Path, root: Path) -> list[str]:
 
 def killed(mutant: Mutant, root: Path) -> bool:
     """Run the tests on a mutant in a copy of the project; whether they notice."""
-    path = root / mutant.module.relative_to(record.ROOT)
+    path = root / mutant.module.relative_to(records.ROOT)
     before = path.read_text()
     path.write_text(mutant.text)
     command = [sys.executable, "-m", "pytest", "-x", "-q", "--numprocesses=0"]
@@ -129,8 +129,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / "project"
         ignored = shutil.ignore_patterns(".venv*", ".git", "runs", ".cache", "__pycache__")
-        shutil.copytree(record.ROOT, root, ignore=ignored)
-        for module in sorted((record.ROOT / "diffusion_jax" / given.package).glob("*.py")):
+        shutil.copytree(records.ROOT, root, ignore=ignored)
+        for module in sorted((records.ROOT / "diffusion_jax" / given.package).glob("*.py")):
             for mutant in mutants(module, given.per_function):
                 count += 1
                 noticed = killed(mutant, root)
@@ -138,7 +138,7 @@ def main() -> None:
                 print(f"{'killed  ' if noticed else 'SURVIVED'} {where}", flush=True)
                 survivors += [] if noticed else [where]
     result = {"mutants": count, "killed": count - len(survivors), "survivors": survivors}
-    record.save(given.out, result)
+    records.save(given.out, result)
 
 
 if __name__ == "__main__":

@@ -9,13 +9,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
-from benchmarks import record
+from benchmarks.harness import records
 from diffusion_jax.config import Config
 from diffusion_jax.data.dataset import DataSpec
 from diffusion_jax.errors import UserError
 from diffusion_jax.models.layers import groups
 
-PYTHON = record.ROOT / ".venv-peers" / "bin" / "python"
+PYTHON = records.ROOT / ".venv-peers" / "bin" / "python"
 
 # The processes that each choice starts; ours is compared with the fastest of them.
 CHOICES = {
@@ -105,12 +105,18 @@ def started(python: Path, name: str, given: dict, **environment: str) -> Iterato
     """
     check(python)
     threads = str(len(os.sched_getaffinity(0)))  # as many as XLA takes
-    command = [str(python.absolute()), "-m", "benchmarks.peers", name, json.dumps(given)]
+    command = [
+        str(python.absolute()),
+        "-m",
+        "benchmarks.harness.peer_server",
+        name,
+        json.dumps(given),
+    ]
     with (
         tempfile.TemporaryFile("w+") as errors,
         subprocess.Popen(
             command,
-            cwd=record.ROOT,
+            cwd=records.ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,

@@ -1,10 +1,10 @@
 """What a training step needs of each device: bytes, operations, messages; and scaling on paper.
 
-python -m benchmarks.scaling [--out benchmarks/results/scaling.json]
+python -m benchmarks.speed.scaling [--out benchmarks/results/scaling.json]
 
 Counted without running anything: parameters, operations, what autodiff keeps, a state's bytes per
 device. Measured on eight fake CPU devices: the state's bytes, and the memory and messages of the
-compiled step. Computed from those counts and cited figures: `benchmarks.scaling_model`.
+compiled step. Computed from those counts and cited figures: `benchmarks.speed.scaling_model`.
 """
 
 import argparse
@@ -21,7 +21,8 @@ import numpy as np
 import psutil
 from jax.sharding import AbstractMesh, NamedSharding, PartitionSpec
 
-from benchmarks import record, scaling_model
+from benchmarks.harness import records
+from benchmarks.speed import scaling_model
 from diffusion_jax import build, config
 from diffusion_jax.data.dataset import DataSpec
 from diffusion_jax.devices import sharding
@@ -30,7 +31,7 @@ from diffusion_jax.models.network import parameter_count
 from diffusion_jax.training.step import Batch
 
 FAKE = 8
-DIGITS, CIFAR10 = record.ROOT / "configs/digits.py", record.ROOT / "configs/cifar10.py"
+DIGITS, CIFAR10 = records.ROOT / "configs/digits.py", records.ROOT / "configs/cifar10.py"
 
 # Ho et al. 2020, appendix B: six levels, no dropout; the large one has more filters.
 LSUN = {"model.multipliers": "1,1,2,2,4,4", "model.dropout": "0"}
@@ -231,7 +232,7 @@ def main() -> None:
         "cited": {"chips": chips, "steps": scaling_model.PAPER},
         "computed": paper,
     }
-    record.save(given.out, result)
+    records.save(given.out, result)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """How much memory does training take? Each in a new process.
 
-python -m benchmarks.memory --config configs/cifar10.py --batch 16 --peer diffusers
+python -m benchmarks.speed.memory --config configs/cifar10.py --batch 16 --peer diffusers
     [--rounds N] [--peers PYTHON] [--out x.json]
 
 Resident memory of the process at its peak, over what it was after the imports: during later
@@ -13,17 +13,17 @@ from typing import Any
 
 import jax
 
-from benchmarks import compare, measure, ours, peer, process_memory
+from benchmarks.harness import comparison, peer_client, process_memory, programs, timing
 from diffusion_jax.commands.arguments import run
 from diffusion_jax.devices.allocator import give_back
 
 STEPS = 2
 
 
-def once(job: ours.Job) -> dict[str, int]:
+def once(job: programs.Job) -> dict[str, int]:
     """Bytes of this process."""
     imported = process_memory.resident_bytes()
-    program = ours.train_step(job)
+    program = programs.train_step(job)
     for _ in range(STEPS):
         jax.block_until_ready(program.call())
     whole = process_memory.peak_bytes()
@@ -38,9 +38,11 @@ def once(job: ours.Job) -> dict[str, int]:
     return grown(found)
 
 
-def peer_in_process(given, job: ours.Job, abouts: dict[str, Any], name: str) -> dict[str, int]:
+def peer_in_process(given, job: programs.Job, abouts: dict[str, Any], name: str) -> dict[str, int]:
     """The same of a peer's; `abouts` learns what it is."""
-    with peer.started(given.peers, name, peer.settings(job.settings, job.data)) as asked:
+    with peer_client.started(
+        given.peers, name, peer_client.settings(job.settings, job.data)
+    ) as asked:
         for _ in range(STEPS):
             asked.ask("train")
         whole = asked.ask("memory")
@@ -63,24 +65,24 @@ def grown(found: dict[str, int]) -> dict[str, int]:
 
 def main(arguments: list[str]) -> None:
     """Measure and report."""
-    parser = compare.parser("memory", __doc__ or "")
-    compare.add_once(parser)
-    given, job = compare.parse(parser, arguments)
+    parser = comparison.parser("memory", __doc__ or "")
+    comparison.add_once(parser)
+    given, job = comparison.parse(parser, arguments)
     if given.once:
-        return compare.answer(once(job))
-    names, abouts = peer.CHOICES[given.peer], {}
-    calls = {"ours": partial(compare.in_process, "memory", arguments)}
+        return comparison.answer(once(job))
+    names, abouts = peer_client.CHOICES[given.peer], {}
+    calls = {"ours": partial(comparison.in_process, "memory", arguments)}
     calls |= {name: partial(peer_in_process, given, job, abouts, name) for name in names}
-    taken = measure.in_turn(calls, given.rounds, warm=False)
-    size = {name: measure.median(taken, name, "bytes") for name in calls}
-    result = {"bytes": size, **compare.against(names, taken, "bytes"), "rounds": taken}
-    line = compare.amounts({name: n / 2**30 for name, n in size.items()}, result, "GiB")
+    taken = timing.in_turn(calls, given.rounds, warm=False)
+    size = {name: timing.median(taken, name, "bytes") for name in calls}
+    result = {"bytes": size, **comparison.against(names, taken, "bytes"), "rounds": taken}
+    line = comparison.amounts({name: n / 2**30 for name, n in size.items()}, result, "GiB")
     said = [
-        f"{name}: {measure.median(taken, name, 'whole') / 2**30:.2f} GiB at the peak of the whole "
-        f"process, {measure.median(taken, name, 'imported') / 2**30:.2f} GiB after the imports"
+        f"{name}: {timing.median(taken, name, 'whole') / 2**30:.2f} GiB at the peak of the whole "
+        f"process, {timing.median(taken, name, 'imported') / 2**30:.2f} GiB after the imports"
         for name in calls
     ]
-    compare.report("memory", given, job, abouts, result, line, *said)
+    comparison.report("memory", given, job, abouts, result, line, *said)
 
 
 if __name__ == "__main__":

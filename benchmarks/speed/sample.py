@@ -1,6 +1,6 @@
 """How fast are images drawn, and what does drawing cost beside the network? Ancestral sampling.
 
-python -m benchmarks.sample --config configs/digits.py --batch 64 --peer diffusers
+python -m benchmarks.speed.sample --config configs/digits.py --batch 64 --peer diffusers
     [--steps 1000] [--short 20] [--rounds N] [--awake] [--peers PYTHON] [--out x.json]
 
 1. Whole chains, ours in one scan and the peer's loop of network calls in turn.
@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks import compare, measure, ours, peer
+from benchmarks.harness import comparison, peer_client, programs, timing
 from diffusion_jax.commands.arguments import positive, run
 from diffusion_jax.core.keys import Stream, fold, image_keys, image_normal, stream_key
 from diffusion_jax.core.moves import descent
@@ -36,7 +36,7 @@ from diffusion_jax.samplers.sample import SAMPLERS, prior_sample, rounded, sampl
 class Chain(NamedTuple):
     """What is sampled: parameters, one key and perhaps one class per image, and how."""
 
-    job: ours.Job
+    job: programs.Job
     params: Any
     keys: jax.Array
     label: jax.Array | None
@@ -59,19 +59,19 @@ class Chain(NamedTuple):
         """The network's, clipped as the config says."""
         return self.job.diffusion.denoise(params, label, self.job.settings.sample.clip, levels)
 
-    def program(self, draw: Callable) -> ours.Program:
+    def program(self, draw: Callable) -> programs.Program:
         """`draw(params, keys, label)` compiled for this chain's."""
-        return ours.program(draw, self.params, self.keys, self.label)
+        return programs.program(draw, self.params, self.keys, self.label)
 
 
-def make_chain(job: ours.Job) -> Chain:
+def make_chain(job: programs.Job) -> Chain:
     """As many images as the batch has, on all devices."""
     index, classes = jnp.arange(job.settings.train.batch_size), job.settings.model.classes
     keys = image_keys(stream_key(0, Stream.SAMPLE), index)
     return Chain(job, *job.placed(keys, index % classes if classes else None))
 
 
-def in_one_scan(chain: Chain, steps: int) -> ours.Program:
+def in_one_scan(chain: Chain, steps: int) -> programs.Program:
     """The chain as one program."""
 
     def draw(params, keys, label):
@@ -81,13 +81,13 @@ def in_one_scan(chain: Chain, steps: int) -> ours.Program:
     return chain.program(draw)
 
 
-def bare(chain: Chain, steps: int) -> ours.Program:
+def bare(chain: Chain, steps: int) -> programs.Program:
     """As many network calls and nothing else, compiled the same way."""
 
     def call(params, keys, label):
         x = image_normal(keys, chain.job.data.shape)
         times = jnp.asarray(chain.grid(steps).time[::-1], jnp.float32)
-        return ours.network_calls(chain.job.diffusion, params, x, times, label)
+        return programs.network_calls(chain.job.diffusion, params, x, times, label)
 
     return chain.program(call)
 
@@ -117,7 +117,7 @@ def in_a_loop(chain: Chain, steps: int) -> Callable[[], jax.Array]:
 
 def overhead(chain: Chain, steps: int, rounds: int) -> dict[str, Any]:
     """Short chains: medians over the rounds, and of ratios in each round."""
-    free = chain._replace(job=chain.job._replace(diffusion=ours.own_work(chain.job.diffusion)))
+    free = chain._replace(job=chain.job._replace(diffusion=programs.own_work(chain.job.diffusion)))
     calls = {
         "network": bare(chain, steps).call,
         "scan": in_one_scan(chain, steps).call,
@@ -125,20 +125,20 @@ def overhead(chain: Chain, steps: int, rounds: int) -> dict[str, Any]:
         "own": in_one_scan(free, steps).call,
     }
     difference = jnp.abs(calls["scan"]() - calls["loop"]()).max()
-    taken = measure.in_turn(
-        {name: partial(measure.timed, call) for name, call in calls.items()}, rounds
+    taken = timing.in_turn(
+        {name: partial(timing.timed, call) for name, call in calls.items()}, rounds
     )
     return {
         "steps": steps,
-        "seconds": {name: measure.median(taken, name) for name in calls},
-        **measure.overheads(taken, "scan"),
-        "loop_over_scan": measure.ratio(taken, "loop", "scan"),
+        "seconds": {name: timing.median(taken, name) for name in calls},
+        **timing.overheads(taken, "scan"),
+        "loop_over_scan": timing.ratio(taken, "loop", "scan"),
         "loop_largest_difference": float(difference),
         "rounds": taken,
     }
 
 
-def memory(program: ours.Program, chain: Chain, steps: int) -> dict[str, int]:
+def memory(program: programs.Program, chain: Chain, steps: int) -> dict[str, int]:
     """Bytes of a compiled chain; the tables' grow with its steps."""
     used, rows = program.compiled.memory_analysis(), rounded(chain.plan(steps).rows)
     return {
@@ -150,7 +150,7 @@ def memory(program: ours.Program, chain: Chain, steps: int) -> dict[str, int]:
     }
 
 
-def fastest(peers: list[peer.Peer], images: int) -> list[peer.Peer]:
+def fastest(peers: list[peer_client.Peer], images: int) -> list[peer_client.Peer]:
     """The one whose second chain of three steps takes least: whole chains of all would be long."""
     if not peers:
         return []
@@ -160,26 +160,26 @@ def fastest(peers: list[peer.Peer], images: int) -> list[peer.Peer]:
 
 def main(arguments: list[str]) -> None:
     """Measure and report."""
-    parser = compare.parser("sample", __doc__ or "")
-    compare.add_awake(parser)
+    parser = comparison.parser("sample", __doc__ or "")
+    comparison.add_awake(parser)
     parser.add_argument("--steps", type=positive, default=1000, help="of a whole chain")
     parser.add_argument("--short", type=positive, default=20, help="steps of the short chains")
     parser.set_defaults(batch=64, rounds=3)
     each_core_a_device()
-    given, job = compare.parse(parser, arguments)
+    given, job = comparison.parse(parser, arguments)
     with ExitStack() as stack:
-        peers = fastest(compare.start_peers(given, job, stack), given.batch)
+        peers = fastest(comparison.start_peers(given, job, stack), given.batch)
         chain = make_chain(job)
         whole = in_one_scan(chain, given.steps)
         command = ("sample", given.batch, given.steps)
-        result = compare.compare(job, whole, peers, command, given, warm=False)
+        result = comparison.compare(job, whole, peers, command, given, warm=False)
     short = overhead(chain, given.short, given.rounds)
     sizes = [
         memory(in_one_scan(chain, given.short), chain, given.short),
         memory(whole, chain, given.steps),
     ]
     result |= {"steps": given.steps, "short": short, "bytes": sizes}
-    line = compare.throughput(result, given.batch, "img/s")
+    line = comparison.throughput(result, given.batch, "img/s")
     first, last = (each["temporary"] / 2**20 for each in sizes)
     said = (
         f"sampling {short['overhead']:+.1%} over its network calls, its own work "
@@ -187,7 +187,7 @@ def main(arguments: list[str]) -> None:
         f"times the scan; temporary memory {first:.2f} MiB at {given.short} steps, {last:.2f} MiB "
         f"at {given.steps}"
     )
-    compare.report("sample", given, job, compare.abouts(peers), result, line, said)
+    comparison.report("sample", given, job, comparison.abouts(peers), result, line, said)
 
 
 if __name__ == "__main__":

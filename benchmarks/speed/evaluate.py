@@ -1,6 +1,6 @@
 """How fast are the terms of the bound, and what do they cost beside their network calls?
 
-python -m benchmarks.evaluate --config configs/digits.py --batch 64 --peer diffusers
+python -m benchmarks.speed.evaluate --config configs/digits.py --batch 64 --peer diffusers
     [--every 100] [--rounds N] [--awake] [--peers PYTHON] [--out x.json]
 
 Ours: the bound of one batch as `evaluate.py` computes it, one term of every `--every` steps.
@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from benchmarks import compare, measure, ours
+from benchmarks.harness import comparison, programs, timing
 from diffusion_jax import build
 from diffusion_jax.commands.arguments import positive, run
 from diffusion_jax.config import Config
@@ -31,15 +31,15 @@ def count_terms(diffusion: build.Diffusion, every: int) -> int:
 
 def bare(
     diffusion: build.Diffusion, params, images: likelihood.ImageBatch, terms: int
-) -> ours.Program:
+) -> programs.Program:
     """As many network calls as there are terms, and nothing else."""
 
     def calls(params, levels, label):
         x = levels.astype(jnp.float32) / diffusion.data.levels
         with jax.default_matmul_precision("highest"):
-            return ours.network_calls(diffusion, params, x, jnp.arange(float(terms)), label)
+            return programs.network_calls(diffusion, params, x, jnp.arange(float(terms)), label)
 
-    return ours.program(calls, params, images.levels, images.labels)
+    return programs.program(calls, params, images.levels, images.labels)
 
 
 def report(
@@ -56,32 +56,32 @@ def report(
 
 def main(arguments: list[str]) -> None:
     """Measure and report."""
-    parser = compare.parser("evaluate", __doc__ or "")
-    compare.add_awake(parser)
+    parser = comparison.parser("evaluate", __doc__ or "")
+    comparison.add_awake(parser)
     parser.add_argument("--every", type=positive, default=100, help="steps a term stands for")
     parser.set_defaults(batch=64)
     each_core_a_device()
-    given, job = compare.parse(parser, arguments)
+    given, job = comparison.parse(parser, arguments)
     diffusion, terms = job.diffusion, count_terms(job.diffusion, given.every)
     with ExitStack() as stack:
-        peers = compare.start_peers(given, job, stack)
+        peers = comparison.start_peers(given, job, stack)
         params, *batch = job.placed(*job.batch)
         images = likelihood.ImageBatch(*batch)
         network = bare(diffusion, params, images, terms)
         bound = report(job.settings, diffusion, params, images, given.every)
         others = {
             "network": network.call,
-            "own": report(job.settings, ours.own_work(diffusion), params, images, given.every),
+            "own": report(job.settings, programs.own_work(diffusion), params, images, given.every),
         }
         program = network._replace(call=bound)  # whose floor is that of its network calls
-        result = compare.compare(job, program, peers, ("forward", terms), given, others)
-    result |= {"terms": terms, **measure.overheads(result["rounds"], "ours")}
-    line = compare.throughput(result, terms * given.batch, "terms/s")
+        result = comparison.compare(job, program, peers, ("forward", terms), given, others)
+    result |= {"terms": terms, **timing.overheads(result["rounds"], "ours")}
+    line = comparison.throughput(result, terms * given.batch, "terms/s")
     said = (
         f"the bound {result['overhead']:+.1%} over its network calls, its own work "
         f"{result['own_over_network']:.2%}; images x terms a call: {given.batch} x {terms}"
     )
-    compare.report("evaluate", given, job, compare.abouts(peers), result, line, said)
+    comparison.report("evaluate", given, job, comparison.abouts(peers), result, line, said)
 
 
 if __name__ == "__main__":

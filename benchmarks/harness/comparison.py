@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 
-from benchmarks import awake, measure, ours, peer, record
+from benchmarks.harness import awake, peer_client, programs, records, timing
 from diffusion_jax import config
 from diffusion_jax.commands import cache
 from diffusion_jax.commands.arguments import (
@@ -26,12 +26,15 @@ from diffusion_jax.config.check import check
 
 def parser(name: str, description: str) -> Parser:
     """The arguments that all of them take."""
-    made = Parser(prog=f"python -m benchmarks.{name}", description=description)
+    made = Parser(prog=f"python -m benchmarks.speed.{name}", description=description)
     made.add_argument("--config", type=named, metavar="FILE[:VARIANT]", required=True)
     made.add_argument("--batch", type=positive, help="default: the config's")
-    made.add_argument("--peer", choices=peer.CHOICES, default="none")
+    made.add_argument("--peer", choices=peer_client.CHOICES, default="none")
     made.add_argument(
-        "--peers", type=as_path, default=peer.PYTHON, help="the peers' interpreter; see make peers"
+        "--peers",
+        type=as_path,
+        default=peer_client.PYTHON,
+        help="the peers' interpreter; see make peers",
     )
     made.add_argument("--rounds", type=positive, default=5)
     made.add_argument("--out", type=as_path, help="a JSON file")
@@ -39,7 +42,7 @@ def parser(name: str, description: str) -> Parser:
     return made
 
 
-def parse(made: Parser, arguments: list[str]) -> tuple[argparse.Namespace, ours.Job]:
+def parse(made: Parser, arguments: list[str]) -> tuple[argparse.Namespace, programs.Job]:
     """Read the arguments and build what they name."""
     rest, overrides = split_overrides(arguments)
     given = made.parse_args(rest)
@@ -50,31 +53,33 @@ def parse(made: Parser, arguments: list[str]) -> tuple[argparse.Namespace, ours.
     settings = config.load(given.config, overrides)
     check(settings)
     if given.peer != "none":
-        peer.check(given.peers)
+        peer_client.check(given.peers)
         # A GPU is shared with the peer.
         os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     if given.out:
         check_file(given.out)
     cache.enable()
-    return given, ours.job(settings)
+    return given, programs.job(settings)
 
 
-def start_peers(given: argparse.Namespace, job: ours.Job, stack: ExitStack) -> list[peer.Peer]:
+def start_peers(
+    given: argparse.Namespace, job: programs.Job, stack: ExitStack
+) -> list[peer_client.Peer]:
     """The processes of the chosen peer, which end with `stack`."""
-    names = peer.CHOICES[given.peer]
-    settings = peer.settings(job.settings, job.data) if names else {}
-    return [stack.enter_context(peer.started(given.peers, name, settings)) for name in names]
+    names = peer_client.CHOICES[given.peer]
+    settings = peer_client.settings(job.settings, job.data) if names else {}
+    return [stack.enter_context(peer_client.started(given.peers, name, settings)) for name in names]
 
 
-def abouts(peers: list[peer.Peer]) -> dict[str, dict[str, Any]]:
+def abouts(peers: list[peer_client.Peer]) -> dict[str, dict[str, Any]]:
     """What each says of itself."""
     return {each.name: each.about for each in peers}
 
 
 def compare(
-    job: ours.Job,
-    program: ours.Program,
-    peers: list[peer.Peer],
+    job: programs.Job,
+    program: programs.Program,
+    peers: list[peer_client.Peer],
     command: tuple,
     given: argparse.Namespace,
     others: dict[str, Callable[[], Any]] | None = None,
@@ -86,26 +91,26 @@ def compare(
         others: programs of ours that are measured in the same rounds.
         warm: call each once before, not counted.
     """
-    ceilings = measure.Ceilings(job.settings.model.dtype)
+    ceilings = timing.Ceilings(job.settings.model.dtype)
     calls = {"ours": program.call, **(others or {})}
     all_calls = {
-        **{name: lambda call=call: measure.timed(call) for name, call in calls.items()},
+        **{name: lambda call=call: timing.timed(call) for name, call in calls.items()},
         **{each.name: lambda each=each: each.ask(*command) for each in peers},
         **ceilings.calls,
     }
     with awake.awake(given.awake):
-        taken = measure.in_turn(all_calls, given.rounds, warm)
+        taken = timing.in_turn(all_calls, given.rounds, warm)
     # The devices of a CPU share its cores: one of them alone has all their rate.
     rates = ceilings.rates(taken)
     count = 1 if jax.default_backend() == "cpu" else jax.device_count()
-    seconds = {name: measure.median(taken, name) for name in taken[0]}
-    moved = measure.least_bytes(program.compiled) * jax.device_count() // count
-    floor = measure.floor(program.flops, moved, rates, count)
+    seconds = {name: timing.median(taken, name) for name in taken[0]}
+    moved = timing.least_bytes(program.compiled) * jax.device_count() // count
+    floor = timing.floor(program.flops, moved, rates, count)
     return {
         "seconds": seconds,
         **against([each.name for each in peers], taken),
         "cpu_ratios": {
-            each.name: measure.ratio(taken, each.name, "ours", "cpu_seconds") for each in peers
+            each.name: timing.ratio(taken, each.name, "ours", "cpu_seconds") for each in peers
         },
         "flops": program.flops,
         "rates": rates,
@@ -117,18 +122,18 @@ def compare(
     }
 
 
-def against(names: Sequence[str], taken: measure.Rounds, key: str = "seconds") -> dict[str, Any]:
+def against(names: Sequence[str], taken: timing.Rounds, key: str = "seconds") -> dict[str, Any]:
     """The peer that needs least, and what it needs over what ours does: above 1 ours is better."""
     if not names:
         return {}
-    best = min(names, key=lambda name: measure.median(taken, name, key))
-    return {"peer": best, "ratio": measure.ratio(taken, best, "ours", key)}
+    best = min(names, key=lambda name: timing.median(taken, name, key))
+    return {"peer": best, "ratio": timing.ratio(taken, best, "ours", key)}
 
 
 def report(
     name: str,
     given: argparse.Namespace,
-    job: ours.Job,
+    job: programs.Job,
     peers: dict[str, dict[str, Any]],
     result: dict[str, Any],
     line: str,
@@ -148,7 +153,7 @@ def report(
         "parameters": count,
         "peers": peers,
     }
-    record.save(given.out, {**about, **result})
+    records.save(given.out, {**about, **result})
     print("\n".join(more), end="\n" * bool(more))
     if "rates" in result:
         rates = result["rates"]
@@ -197,5 +202,5 @@ def answer(found: dict[str, Any]) -> None:
 
 def in_process(name: str, arguments: list[str], **environment: str) -> dict[str, Any]:
     """What a script finds with `--once` in a process of its own."""
-    command = [sys.executable, "-m", f"benchmarks.{name}", *arguments, "--once"]
-    return json.loads(record.run(command, environment).lines[-1][1])
+    command = [sys.executable, "-m", f"benchmarks.speed.{name}", *arguments, "--once"]
+    return json.loads(records.run(command, environment).lines[-1][1])

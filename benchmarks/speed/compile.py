@@ -1,6 +1,6 @@
 """How long until the training step is compiled? Cold and from the cache, each in a new process.
 
-python -m benchmarks.compile --config configs/cifar10.py --batch 16 --peer diffusers
+python -m benchmarks.speed.compile --config configs/cifar10.py --batch 16 --peer diffusers
     [--rounds N] [--peers PYTHON] [--out x.json]
 
 Ours: tracing, lowering, compiling. The peer: its first training step less its second, under
@@ -14,7 +14,7 @@ from typing import Any
 
 import jax
 
-from benchmarks import compare, measure, ours, peer
+from benchmarks.harness import comparison, peer_client, programs, timing
 from diffusion_jax.commands.arguments import run
 from diffusion_jax.errors import UserError
 
@@ -22,9 +22,9 @@ CACHE = "JAX_COMPILATION_CACHE_DIR"
 KEEP_ALL = "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"
 
 
-def once(job: ours.Job) -> dict[str, float]:
+def once(job: programs.Job) -> dict[str, float]:
     """Seconds of each phase in this process."""
-    batch, parallel = job.batch, ours.spread(job)
+    batch, parallel = job.batch, programs.spread(job)
     shapes = parallel.shapes(batch)
     phases = {
         "trace": lambda: jax.eval_shape(parallel.step, *shapes),
@@ -41,15 +41,15 @@ def once(job: ours.Job) -> dict[str, float]:
 
 def ours_in_process(arguments: list[str], cache: str) -> dict[str, Any]:
     """`once` in a new process that keeps what it compiles in `cache`."""
-    return compare.in_process("compile", arguments, **{CACHE: cache, KEEP_ALL: "0.2"})
+    return comparison.in_process("compile", arguments, **{CACHE: cache, KEEP_ALL: "0.2"})
 
 
 def peer_in_process(
-    given, job: ours.Job, abouts: dict[str, Any], name: str, cache: str
+    given, job: programs.Job, abouts: dict[str, Any], name: str, cache: str
 ) -> dict[str, float]:
     """The first step's seconds less the second's, of a new process; `abouts` learns what it is."""
-    settings = peer.settings(job.settings, job.data)
-    with peer.started(given.peers, name, settings, TORCHINDUCTOR_CACHE_DIR=cache) as asked:
+    settings = peer_client.settings(job.settings, job.data)
+    with peer_client.started(given.peers, name, settings, TORCHINDUCTOR_CACHE_DIR=cache) as asked:
         first, second = (asked.ask("train")["seconds"] for _ in range(2))
         abouts[name] = asked.about
     return {"first": first, "second": second, "seconds": first - second}
@@ -57,12 +57,12 @@ def peer_in_process(
 
 def main(arguments: list[str]) -> None:
     """Measure and report."""
-    parser = compare.parser("compile", __doc__ or "")
-    compare.add_once(parser)
-    given, job = compare.parse(parser, arguments)
+    parser = comparison.parser("compile", __doc__ or "")
+    comparison.add_once(parser)
+    given, job = comparison.parse(parser, arguments)
     if given.once:
-        return compare.answer(once(job))
-    names = [name for name in peer.CHOICES[given.peer] if name.endswith("_compiled")]
+        return comparison.answer(once(job))
+    names = [name for name in peer_client.CHOICES[given.peer] if name.endswith("_compiled")]
     if given.peer != "none" and not names:
         raise UserError(f"--peer={given.peer} compiles nothing; take --peer=diffusers")
     abouts, taken = {}, []
@@ -71,13 +71,13 @@ def main(arguments: list[str]) -> None:
             calls = {"ours": partial(ours_in_process, arguments, our_cache)}
             for name in names:
                 calls[name] = partial(peer_in_process, given, job, abouts, name, theirs)
-            cold, warm = measure.in_turn(calls, 2, warm=False)
+            cold, warm = timing.in_turn(calls, 2, warm=False)
         taken.append({**cold, **{f"{name}_warm": each for name, each in warm.items()}})
-    seconds = {name: measure.median(taken, name) for name in taken[0]}
-    result = {"seconds": seconds, **compare.against(names, taken), "rounds": taken}
-    line = compare.amounts(seconds, result, "s")
+    seconds = {name: timing.median(taken, name) for name in taken[0]}
+    result = {"seconds": seconds, **comparison.against(names, taken), "rounds": taken}
+    line = comparison.amounts(seconds, result, "s")
     said = [f"{name}: from the cache {seconds[f'{name}_warm']:.1f} s" for name in calls]
-    compare.report("compile", given, job, abouts, result, line, *said)
+    comparison.report("compile", given, job, abouts, result, line, *said)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """What do the bound, its rivals and the ODE cost where the truth is known? Tables in float64.
 
-python -m benchmarks.theory [--out benchmarks/results/theory.json]
+python -m benchmarks.studies.theory [--out benchmarks/results/theory.json]
 """
 
 import argparse
@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks import record
+from benchmarks.harness import records
 from diffusion_jax.core import estimators, flow, schedules
 from diffusion_jax.core.bound import bound_nats
 from diffusion_jax.core.predictions import Denoised
@@ -162,7 +162,7 @@ def main() -> None:
     given = parser.parse_args()
     with jax.enable_x64(True):
         tables = {name: table() for name, table in TABLES.items()}
-    record.save(given.out, tables)
+    records.save(given.out, tables)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Does the real thing run? DDPM's CIFAR-10 network on CIFAR-10: train, resume, sample.
 
-python -m benchmarks.cifar10 [--data_dir FOLDER] [--out benchmarks/results/cifar10.json]
+python -m benchmarks.studies.cifar10 [--data_dir FOLDER] [--out benchmarks/results/cifar10.json]
 
 20 steps at batch 16 with one stop half-way, then 4 images in 50 steps.
 """
@@ -11,12 +11,12 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks import record
+from benchmarks.harness import records
 
 STEPS, BATCH = 20, 16
 
 
-def train(folder: str, steps: int, data_dir: str) -> record.Finished:
+def train(folder: str, steps: int, data_dir: str) -> records.Finished:
     """Train, or go on, to `steps`."""
     flags = {
         "data.dir": data_dir,
@@ -26,7 +26,7 @@ def train(folder: str, steps: int, data_dir: str) -> record.Finished:
         "train.sample_every": 0,
     }
     command = [sys.executable, "train.py", "--config=configs/cifar10.py", f"--workdir={folder}"]
-    return record.run([*command, *(f"--config.{key}={value}" for key, value in flags.items())])
+    return records.run([*command, *(f"--config.{key}={value}" for key, value in flags.items())])
 
 
 def main() -> None:
@@ -38,7 +38,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         runs = [train(folder, steps, given.data_dir) for steps in (STEPS // 2, STEPS)]
         sampling = [sys.executable, "sample.py", f"--workdir={folder}", "--num=4", "--steps=50"]
-        sampled = record.run(sampling)
+        sampled = records.run(sampling)
         lines = [json.loads(line) for line in (Path(folder) / "metrics.jsonl").open()]
     assert [line["step"] for line in lines] == list(range(1, STEPS + 1))
     assert any("resuming" in text for _, text in runs[1].lines)
@@ -50,7 +50,7 @@ def main() -> None:
         "sample_seconds": sampled.seconds,
         "peak_gib": max(run.peak_gib for run in (*runs, sampled)),
     }
-    record.save(given.out, result)
+    records.save(given.out, result)
     first, last = result["losses"][0], result["losses"][-1]
     print(
         f"cifar10 b{BATCH}: loss {first:.3f} -> {last:.3f}, {result['seconds_per_step']:.2f} s/step"

@@ -1,11 +1,11 @@
 """How near does each method come with how many network calls? On an exact toy, and on a run.
 
-python -m benchmarks.samplers [--workdir runs/digits] [--out benchmarks/results/samplers.json]
+python -m benchmarks.studies.samplers [--workdir runs/digits] [--out benchmarks/results/samplers.json]
 
 1. A 2-D mixture of Gaussians with its exact denoiser, in float64: the sliced Wasserstein-1 distance
    of samples to exact draws and, of methods without noise, the distance of the end points to those
    of 5000 steps from the same noises.
-2. A run: the Frechet distance of its images to the training split (`benchmarks.features`). Seed by
+2. A run: the Frechet distance of its images to the training split. Seed by
    seed, all methods start from the same noises.
 
 Grids are even in log-SNR. Tables are printed; plots are written beside `--out`.
@@ -22,8 +22,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks import curves, features, record
-from benchmarks.curves import Panel
+from benchmarks.harness import records
+from benchmarks.studies import curves
+from benchmarks.studies.curves import Panel
 from diffusion_jax import build, build_sampling, run_folder
 from diffusion_jax.commands.restore import restore_ema
 from diffusion_jax.core import schedules
@@ -31,6 +32,7 @@ from diffusion_jax.core.keys import Stream, image_keys, stream_key
 from diffusion_jax.core.moves import descent
 from diffusion_jax.data.transforms import to_levels
 from diffusion_jax.devices import sharding
+from diffusion_jax.evaluation import frechet
 from diffusion_jax.samplers.base import Plan, Sampler
 from diffusion_jax.samplers.generate import Method
 from diffusion_jax.samplers.sample import SAMPLERS, sample, scan_rows, start
@@ -140,7 +142,7 @@ def over_seeds(values) -> tuple[float, float]:
     return float(np.mean(values)), float(np.std(values, ddof=1) / math.sqrt(len(values)))
 
 
-def judged(judge: features.Judge, levels: np.ndarray) -> dict:
+def judged(judge: frechet.Judge, levels: np.ndarray) -> dict:
     """The distance of `[seeds, n, h, w, c]`, seed by seed, and that of all images as one set."""
     each = [judge.distance(one) for one in levels]
     mean, stderr = over_seeds(each)
@@ -169,7 +171,7 @@ def quality(run: run_folder.Run, given: argparse.Namespace) -> dict:
     diffusion = build.diffusion(config, run.data)
     params = restore_ema(run, diffusion, None, sharding.shardings(jax.devices())).ema
     splits = {split: build.source(config, split).load() for split in ("train", "test")}
-    judge = features.learn(**splits)
+    judge = frechet.learn(**splits)
     wanted = [(name, calls) for name in given.methods for calls in given.calls]
     wanted += [(name, given.long) for name in LONG if name in given.methods]
     wanted += [("ancestral", given.longest)]
@@ -256,7 +258,7 @@ def main() -> None:
         floor = run["floors"]["test"]["mean"]
         panel = Panel("Frechet distance to the training images", run["rows"], "frechet", floor)
         curves.report(place(given.out, "run"), [panel])
-    record.save(given.out, result)
+    records.save(given.out, result)
     print(summary(result))
 
 

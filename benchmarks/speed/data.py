@@ -1,8 +1,8 @@
 """What share of a training step do reading and augmenting cost?
 
-python -m benchmarks.data --config configs/digits.py [--batch N] [--data_dir FOLDER] [--out X.json]
+python -m benchmarks.speed.data --config configs/digits.py [--batch N] [--data_dir FOLDER] [--out X.json]
     [--config.key=value ...]
-python -m benchmarks.data --stream --config configs/cifar10.py [...]
+python -m benchmarks.speed.data --stream --config configs/cifar10.py [...]
 
 Reading is the host's work (indices, gather, copy to the device), augmenting the device's
 (conversion to floats and flips); both are timed alone and set against the whole step.
@@ -16,7 +16,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from benchmarks import ours, record
+from benchmarks.harness import programs, records
 from diffusion_jax import build, config
 from diffusion_jax.commands.arguments import Parser, positive, run, split_overrides
 from diffusion_jax.commands.feed import batches
@@ -39,8 +39,8 @@ def measure(settings, repeats: int) -> dict:
     """Seconds of reading, of augmenting and of the whole step."""
     source = build.source(settings)
     batch = batches(settings, source.load())
-    job = ours.Job(settings, source.spec, build.diffusion(settings, source.spec))
-    place, program = ours.spread(job).place_batch, ours.train_step(job)
+    job = programs.Job(settings, source.spec, build.diffusion(settings, source.spec))
+    place, program = programs.spread(job).place_batch, programs.train_step(job)
     placed = place(batch(0))
 
     @jax.jit
@@ -74,7 +74,7 @@ def streamed(settings, batches: int) -> dict[str, float]:
 
 def main(arguments: list[str]) -> None:
     """Measure and report."""
-    parser = Parser(prog="python -m benchmarks.data", description=__doc__)
+    parser = Parser(prog="python -m benchmarks.speed.data", description=__doc__)
     parser.add_argument("--config", default="configs/digits.py")
     parser.add_argument("--batch", type=positive)
     parser.add_argument("--data_dir", default="")
@@ -89,13 +89,13 @@ def main(arguments: list[str]) -> None:
     settings = config.load(given.config, overrides)
     if given.stream:
         rates = streamed(settings, 40 * given.repeats)
-        record.save(given.out, {"config": settings.name, "images_per_second": rates})
+        records.save(given.out, {"config": settings.name, "images_per_second": rates})
         print(f"streamed {settings.name}: {rates} images/s by workers")
         return
     seconds = measure(settings, given.repeats)
     share = (seconds["read"] + seconds["augment"]) / seconds["step"]
     result = {"config": settings.name, "batch": settings.train.batch_size, "share": share}
-    record.save(given.out, {**result, "seconds": seconds})
+    records.save(given.out, {**result, "seconds": seconds})
     print(f"data {settings.name} b{settings.train.batch_size}: {share:.2%} of a step")
 
 

@@ -1,6 +1,6 @@
 """What does reliability cost? Training with everything on against a bare loop; and a large save.
 
-python -m benchmarks.overhead [--config configs/digits.py] [--large configs/cifar10.py] [--out X]
+python -m benchmarks.speed.overhead [--config configs/digits.py] [--large configs/cifar10.py] [--out X]
 
 1. 500 steps through the loop (bad updates skipped, metrics read and logged, one save half-way)
    against 500 bare updates in a plain Python loop, interleaved, the order alternating.
@@ -20,7 +20,7 @@ import jax
 import numpy as np
 import optax
 
-from benchmarks import record
+from benchmarks.harness import records
 from diffusion_jax import build, config
 from diffusion_jax.checkpoints import step_folders
 from diffusion_jax.checkpoints.storage import Checkpoints
@@ -168,7 +168,7 @@ def main() -> None:
     given = parser.parse_args()
     large = saving(config.load(given.large, [("data.dir", given.data_dir)]), 5)
     small = cost(config.load(given.config, []), given.steps, given.pairs)
-    record.save(given.out, {"config": given.config, **small, "large": large})
+    records.save(given.out, {"config": given.config, **small, "large": large})
     blocked = np.median(large["seconds"]["blocked"])
     print(f"overhead {small['overhead']:+.2%} of a step; a save blocks {blocked:.2f} s")
 

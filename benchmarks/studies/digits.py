@@ -1,7 +1,7 @@
 """How good and how fast is the default run? Seconds, memory and test bits/dim over several seeds.
 
-python -m benchmarks.digits [--seeds 3] [--out benchmarks/results/digits.json]
-python -m benchmarks.digits --seeds 1 --validate [--config.key=value ...]
+python -m benchmarks.studies.digits [--seeds 3] [--out benchmarks/results/digits.json]
+python -m benchmarks.studies.digits --seeds 1 --validate [--config.key=value ...]
 
 The second form compares settings without looking at the test split: it trains on four fifths of
 the training split and evaluates on the last.
@@ -15,13 +15,13 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks import record
+from benchmarks.harness import records
 from diffusion_jax.data.sources import load_dataset
 
 
 def train_and_sample(folder: Path, seed: int, overrides: list[str]) -> dict:
     """What `make train` runs, timed."""
-    trained = record.run(
+    trained = records.run(
         [
             sys.executable,
             "train.py",
@@ -31,7 +31,7 @@ def train_and_sample(folder: Path, seed: int, overrides: list[str]) -> dict:
             *overrides,
         ]
     )
-    sampled = record.run([sys.executable, "sample.py", f"--workdir={folder}", "--num=64"])
+    sampled = records.run([sys.executable, "sample.py", f"--workdir={folder}", "--num=64"])
     return {
         "seed": seed,
         "train_seconds": trained.seconds,
@@ -44,7 +44,7 @@ def evaluate(folder: Path, split: str) -> dict:
     """Bits/dim of the averaged parameters over a whole split, all terms of the bound."""
     out = folder / "report.json"
     script = [sys.executable, "evaluate.py", f"--workdir={folder}", f"--split={split}"]
-    finished = record.run([*script, f"--out={out}"])
+    finished = records.run([*script, f"--out={out}"])
     report = json.loads(out.read_text())
     terms = {name: each["mean"] for name, each in report["bits_per_dim"].items()}
     return {
@@ -82,7 +82,7 @@ def main() -> None:
         runs.append(row)
         print(row, flush=True)
     totals = [row["bits_per_dim"]["total"] for row in runs]
-    record.save(
+    records.save(
         given.out,
         {
             "histogram_bits_per_dim": histogram_bits(),

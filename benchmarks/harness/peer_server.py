@@ -1,11 +1,11 @@
 """The networks that ours are compared with, in PyTorch: built, then trained and called on command.
 
-python -m benchmarks.peers NAME SETTINGS_JSON
+python -m benchmarks.harness.peer_server NAME SETTINGS_JSON
 
-For an interpreter that has torch and the peer's package; `benchmarks.peer` starts it. Commands
+For an interpreter that has torch and the peer's package; `benchmarks.harness.peer_client` starts it. Commands
 come on stdin, a line each: `train` (one step), `forward CALLS`, `sample IMAGES STEPS`, `memory`,
 `forget` (the peak of memory so far), `quit`. Each is answered by a line of JSON; the first line
-says what was built. SETTINGS_JSON is what `benchmarks.peer.settings` says of one of our configs.
+says what was built. SETTINGS_JSON is what `benchmarks.harness.peer_client.settings` says of one of our configs.
 """
 
 import importlib.metadata
@@ -21,8 +21,8 @@ import torch  # pyright: ignore[reportMissingImports]
 from torch.nn.attention import SDPBackend, sdpa_kernel  # pyright: ignore[reportMissingImports]
 from torch.utils.flop_counter import FlopCounterMode  # pyright: ignore[reportMissingImports]
 
-from benchmarks import process_memory
-from benchmarks.torch_unet import unet
+from benchmarks.harness import process_memory
+from benchmarks.harness.torch_unet import unet
 from diffusion_jax.devices.allocator import give_back
 
 BETA_START, BETA_END, T = 1e-4, 0.02, 1000

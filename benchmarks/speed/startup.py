@@ -1,6 +1,6 @@
 """How long until the first training step is done, from the shell's point of view?
 
-python -m benchmarks.startup [--data_dir FOLDER] [--out benchmarks/results/startup.json]
+python -m benchmarks.speed.startup [--data_dir FOLDER] [--out benchmarks/results/startup.json]
 
 Each config is started twice with one new compilation cache: the first start compiles, the second
 finds everything there. CIFAR-10 runs at batch 16 and needs the prepared data set.
@@ -11,7 +11,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from benchmarks import record
+from benchmarks.harness import records
 
 
 def first_step(config: str, flags: list[str], cache: str) -> float:
@@ -19,7 +19,7 @@ def first_step(config: str, flags: list[str], cache: str) -> float:
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "train.py", f"--config=configs/{config}.py"]
         command += [f"--workdir={folder}/run", "--config.train.steps=2", *flags]
-        finished = record.run(command, {"XDG_CACHE_HOME": cache, "JAX_COMPILATION_CACHE_DIR": ""})
+        finished = records.run(command, {"XDG_CACHE_HOME": cache, "JAX_COMPILATION_CACHE_DIR": ""})
     return next(seconds for seconds, line in finished.lines if line.startswith("step 1/"))
 
 
@@ -39,7 +39,7 @@ def main() -> None:
             cold, warm = (first_step(config, flags, cache) for _ in range(2))
         result[config] = {"first_start_seconds": cold, "second_start_seconds": warm}
         print(f"startup {config}: {cold:.1f} s, again {warm:.1f} s", flush=True)
-    record.save(given.out, result)
+    records.save(given.out, result)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """How near does DDIM come back to an image after encoding it to noise? On a trained run.
 
-python -m benchmarks.inversion --workdir runs/digits [--out benchmarks/results/inversion.json]
+python -m benchmarks.studies.inversion --workdir runs/digits [--out benchmarks/results/inversion.json]
 
 Training images are encoded and decoded without clipping on grids even in log-SNR; the root mean
 square error is in parts of the data's range, which is 2.
@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks import record
+from benchmarks.harness import records
 from diffusion_jax import build, run_folder
 from diffusion_jax.commands.restore import restore_ema
 from diffusion_jax.core.schedules import Schedule
@@ -63,7 +63,7 @@ def main() -> None:
     label = jnp.asarray(dataset.labels[: given.images]) if run.config.model.classes else None
     grids = [make_grid("log_snr", diffusion.schedule, steps) for steps in given.steps]
     rows = [round_trip(diffusion, params, label, x0, grid) for grid in grids]
-    record.save(given.out, {"config": run.config.name, "images": len(x0), "round_trips": rows})
+    records.save(given.out, {"config": run.config.name, "images": len(x0), "round_trips": rows})
     found = ", ".join(f"{100 * row['mean_rmse']:.2f}% in {row['steps']} steps" for row in rows)
     print(f"{run.config.name}: there and back, mean error in diffusion of the range: {found}")
 

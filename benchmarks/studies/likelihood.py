@@ -1,6 +1,6 @@
 """What does a likelihood report cost, and what do strata of t save? On a trained run.
 
-python -m benchmarks.likelihood --workdir runs/digits [--out benchmarks/results/likelihood.json]
+python -m benchmarks.studies.likelihood --workdir runs/digits [--out benchmarks/results/likelihood.json]
 
 1. A report (one t of every ten) against its bare network calls, interleaved; and what the report
    spends beside them, seen with a network that costs nothing.
@@ -17,7 +17,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks import evaluate, measure, ours, record
+from benchmarks.harness import programs, records, timing
+from benchmarks.speed import evaluate
 from diffusion_jax import build, run_folder
 from diffusion_jax.commands.restore import restore_ema
 from diffusion_jax.core.bound import strata, stratum_terms, term_nats
@@ -37,16 +38,16 @@ def cost(run, diffusion: build.Diffusion, params, images, rounds: int) -> dict:
     calls = {
         "network": evaluate.bare(diffusion, params, images, terms).call,
         "report": evaluate.report(run.config, diffusion, *arguments),
-        "own": evaluate.report(run.config, ours.own_work(diffusion), *arguments),
+        "own": evaluate.report(run.config, programs.own_work(diffusion), *arguments),
     }
-    taken = measure.in_turn(
-        {name: partial(measure.timed, call) for name, call in calls.items()}, rounds
+    taken = timing.in_turn(
+        {name: partial(timing.timed, call) for name, call in calls.items()}, rounds
     )
     return {
         "images": len(images.index),
         "terms": terms,
-        "seconds": {name: measure.median(taken, name) for name in calls},
-        **measure.overheads(taken, "report"),
+        "seconds": {name: timing.median(taken, name) for name in calls},
+        **timing.overheads(taken, "report"),
         "rounds": taken,
     }
 
@@ -110,7 +111,7 @@ def main() -> None:
     _, images = next(iter(batches()))
     measured = cost(run, diffusion, params, images, given.repeats)
     saved = spread(run, diffusion, params, images, given.every, 24)
-    record.save(given.out, {"config": run.config.name, "report": measured, "timesteps": saved})
+    records.save(given.out, {"config": run.config.name, "report": measured, "timesteps": saved})
     ratio = saved["stratified"]["stderr_bits_per_dim"] / saved["uniform"]["stderr_bits_per_dim"]
     print(
         f"{run.config.name}: report {100 * measured['overhead']:.1f}% over its network calls "

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks import operations
+from benchmarks.harness import operations
 from diffusion_jax import build
 from diffusion_jax.config import Config
 from diffusion_jax.core.keys import Stream, stream_key
