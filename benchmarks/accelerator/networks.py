@@ -30,7 +30,7 @@ def job(options, batch: int, dtype: str = "bfloat16") -> programs.Job:
 
 def rounds(options) -> argparse.Namespace:
     """Say how often `compare.compare` measures."""
-    return argparse.Namespace(rounds=2 if options.small else ROUNDS, awake=False)
+    return argparse.Namespace(rounds=2 if options.small else ROUNDS)
 
 
 def start_peer(
@@ -38,8 +38,8 @@ def start_peer(
 ) -> tuple[list[peer_client.Peer], dict[str, Any]]:
     """Start PyTorch's network in another process and give it its first command, which compiles.
 
-    diffusers' where it is installed, else the copy in `benchmarks.harness.torch_unet`; compiled, or eager
-    where that fails and in a rehearsal. It uses one GPU, so it is compared with nothing else.
+    diffusers' where it is installed, else the copy in `torch_unet`; compiled, or eager where that
+    fails and in a rehearsal. It uses one GPU, so it is compared with nothing else.
 
     Returns:
         The peer, or none, and what to record of it.

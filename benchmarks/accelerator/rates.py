@@ -2,7 +2,7 @@
 
 import jax
 
-from benchmarks.harness import timing
+from benchmarks.harness import roofline, timing
 
 # Name: type of the matrices, and precision of their products.
 PRECISIONS = {
@@ -34,7 +34,7 @@ def rates(name: str) -> dict[str, float]:
     """Return operations/s of products and convolutions in 10^12, and memory traffic in GB/s."""
     dtype, precision = PRECISIONS[name]
     with jax.default_matmul_precision(precision):
-        ceilings = timing.Ceilings(dtype)
+        ceilings = roofline.Ceilings(dtype)
         found = ceilings.rates(timing.in_turn(ceilings.calls, ROUNDS))
     return {
         "matmul_tflops": found["matmul"] / 1e12,

@@ -1,42 +1,37 @@
-"""What share of a training step do reading and augmenting cost?
+"""Time reading and augmenting a batch beside a training step, or streaming on its own.
 
-python -m benchmarks.speed.data --config configs/digits.py [--batch N] [--data_dir FOLDER] [--out X.json]
-    [--config.key=value ...]
-python -m benchmarks.speed.data --stream --config configs/cifar10.py [...]
+python -m benchmarks.speed.data --config configs/digits.py [--batch N] [--repeats N] [--out x.json]
+    [--stream] [--config.data.dir=FOLDER] [--config.key=value ...]
 
-Reading is the host's work (indices, gather, copy to the device), augmenting the device's
-(conversion to floats and flips); both are timed alone and set against the whole step.
-With --stream: how many images a second are read while they are needed, by threads and processes.
+Reading is the host's work (indices, gather, copy to the device), augmenting the device's (floats
+and flips). With --stream: images per second from `data.stream`, by threads and by processes.
 """
 
 import time
+from collections.abc import Callable
 from contextlib import closing
-from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 
-from benchmarks.harness import programs, records
-from diffusion_jax import build, config
-from diffusion_jax.commands.arguments import Parser, positive, run, split_overrides
+from benchmarks.harness import comparison, programs, records, timing
+from diffusion_jax import build
+from diffusion_jax.commands.arguments import positive, run
 from diffusion_jax.commands.feed import batches
 from diffusion_jax.core.keys import Stream, image_keys, stream_key
 from diffusion_jax.data.stream import BatchStream
 from diffusion_jax.data.transforms import random_flip, to_unit_range
 
 
-def median_seconds(action, repeats: int) -> float:
-    """Median seconds of `action(i)`, waited for."""
-    seconds = []
-    for i in range(repeats):
-        began = time.perf_counter()
-        jax.block_until_ready(action(i))
-        seconds.append(time.perf_counter() - began)
-    return float(np.median(seconds))
+def median_seconds(action: Callable[[int], Any], repeats: int) -> float:
+    """Return the median seconds of `action(i)`, waiting for its result."""
+    taken = [timing.timed(lambda i=i: action(i))["seconds"] for i in range(repeats)]
+    return float(np.median(taken))
 
 
-def measure(settings, repeats: int) -> dict:
-    """Seconds of reading, of augmenting and of the whole step."""
+def beside_a_step(settings, repeats: int) -> dict[str, float]:
+    """Return the seconds of reading, of augmenting and of the whole step."""
     source = build.source(settings)
     batch = batches(settings, source.load())
     job = programs.Job(settings, source.spec, build.diffusion(settings, source.spec))
@@ -57,8 +52,8 @@ def measure(settings, repeats: int) -> dict:
     }
 
 
-def streamed(settings, batches: int) -> dict[str, float]:
-    """Images a second from data.stream by the number of worker processes; 0 is threads."""
+def streamed(settings, count: int) -> dict[str, float]:
+    """Return images per second by the number of worker processes; 0 means threads."""
     source, size = build.source(settings), settings.train.batch_size
     rates = {}
     for workers in (0, 1, 2):
@@ -66,36 +61,28 @@ def streamed(settings, batches: int) -> dict[str, float]:
             for _ in range(8):
                 next(stream)
             began = time.perf_counter()
-            for _ in range(batches):
+            for _ in range(count):
                 next(stream)
-            rates[str(workers)] = batches * size / (time.perf_counter() - began)
+            rates[str(workers)] = count * size / (time.perf_counter() - began)
     return rates
 
 
 def main(arguments: list[str]) -> None:
     """Measure and report."""
-    parser = Parser(prog="python -m benchmarks.speed.data", description=__doc__)
+    parser = records.parser("speed.data", __doc__)
     parser.add_argument("--config", default="configs/digits.py")
-    parser.add_argument("--batch", type=positive)
-    parser.add_argument("--data_dir", default="")
-    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--batch", type=positive, help="default: the config's")
+    parser.add_argument("--repeats", type=positive, default=5)
     parser.add_argument("--stream", action="store_true")
-    parser.add_argument("--out", type=Path)
-    rest, overrides = split_overrides(arguments)
-    given = parser.parse_args(rest)
-    overrides.append(("data.dir", given.data_dir))
-    if given.batch:
-        overrides.append(("train.batch_size", str(given.batch)))
-    settings = config.load(given.config, overrides)
+    given, settings = comparison.parse_config(parser, arguments)
+    about = {"config": settings.name, "batch": settings.train.batch_size}
     if given.stream:
         rates = streamed(settings, 40 * given.repeats)
-        records.save(given.out, {"config": settings.name, "images_per_second": rates})
-        print(f"streamed {settings.name}: {rates} images/s by workers")
-        return
-    seconds = measure(settings, given.repeats)
+        records.save(given.out, {**about, "images_per_second": rates})
+        return print(f"streamed {settings.name}: {rates} images/s by workers")
+    seconds = beside_a_step(settings, given.repeats)
     share = (seconds["read"] + seconds["augment"]) / seconds["step"]
-    result = {"config": settings.name, "batch": settings.train.batch_size, "share": share}
-    records.save(given.out, {**result, "seconds": seconds})
+    records.save(given.out, {**about, "share": share, "seconds": seconds})
     print(f"data {settings.name} b{settings.train.batch_size}: {share:.2%} of a step")
 
 

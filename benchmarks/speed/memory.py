@@ -1,15 +1,15 @@
-"""How much memory does training take? Each in a new process.
+"""Measure the memory that training takes, ours and the peer's, each in a new process.
 
 python -m benchmarks.speed.memory --config configs/cifar10.py --batch 16 --peer diffusers
     [--rounds N] [--peers PYTHON] [--out x.json]
 
-Resident memory of the process at its peak, over what it was after the imports: during later
-training steps (what is compared), and from the start, with what compiling took. On an
-accelerator its own peak is compared; resident memory is then the host's.
+Compared is the peak of resident memory during later training steps, over what it was after the
+imports; on an accelerator, the device's own peak. `whole` is the peak of the whole process, with
+compiling.
 """
 
+import json
 from functools import partial
-from typing import Any
 
 import jax
 
@@ -21,68 +21,56 @@ STEPS = 2
 
 
 def once(job: programs.Job) -> dict[str, int]:
-    """Bytes of this process."""
+    """Return the bytes of this process."""
     imported = process_memory.resident_bytes()
     program = programs.train_step(job)
     for _ in range(STEPS):
         jax.block_until_ready(program.call())
     whole = process_memory.peak_bytes()
-    give_back()  # as training does after its first step; the peer, too, in `forget`
+    give_back()  # as training does after its first step, and the peer in `forget`
     process_memory.forget_peak()
     for _ in range(STEPS):
         jax.block_until_ready(program.call())
-    found = {"imported": imported, "whole": whole, "steps": process_memory.peak_bytes()}
     stats = jax.local_devices()[0].memory_stats() or {}
-    if "peak_bytes_in_use" in stats:
-        found["device"] = stats["peak_bytes_in_use"]
-    return grown(found)
+    return found(imported, whole, process_memory.peak_bytes(), stats.get("peak_bytes_in_use"))
 
 
-def peer_in_process(given, job: programs.Job, abouts: dict[str, Any], name: str) -> dict[str, int]:
-    """The same of a peer's; `abouts` learns what it is."""
-    with peer_client.started(
-        given.peers, name, peer_client.settings(job.settings, job.data)
-    ) as asked:
+def peer_in_process(given, job: programs.Job, abouts: comparison.Abouts, name: str):
+    """Return the same of a peer's process; note what it is."""
+    settings = peer_client.settings(job.settings, job.data)
+    with peer_client.started(given.peers, name, settings) as peer:
         for _ in range(STEPS):
-            asked.ask("train")
-        whole = asked.ask("memory")
-        asked.ask("forget")
+            peer.ask("train")
+        whole = peer.ask("memory")
+        peer.ask("forget")
         for _ in range(STEPS):
-            asked.ask("train")
-        steps = asked.ask("memory")
-        found = {"imported": asked.about["imported_bytes"], "whole": whole["peak"]}
-        found["steps"] = steps["peak"]
-        if "device_peak" in whole:
-            found["device"] = whole["device_peak"]
-        abouts[name] = asked.about
-    return grown(found)
+            peer.ask("train")
+        steps, abouts[name] = peer.ask("memory"), peer.about
+    imported = peer.about["imported_bytes"]
+    return found(imported, whole["peak"], steps["peak"], whole.get("device_peak"))
 
 
-def grown(found: dict[str, int]) -> dict[str, int]:
-    """With `bytes`, what is compared."""
-    return {**found, "bytes": found.get("device", found["steps"] - found["imported"])}
+def found(imported: int, whole: int, steps: int, device: int | None) -> dict[str, int]:
+    """Name the figures; `bytes` is what is compared."""
+    compared = device if device is not None else steps - imported
+    return {"imported": imported, "whole": whole, "steps": steps, "bytes": compared}
 
 
 def main(arguments: list[str]) -> None:
     """Measure and report."""
-    parser = comparison.parser("memory", __doc__ or "")
+    parser = comparison.parser("memory", __doc__)
     comparison.add_once(parser)
     given, job = comparison.parse(parser, arguments)
     if given.once:
-        return comparison.answer(once(job))
+        return print(json.dumps(once(job)))
     names, abouts = peer_client.CHOICES[given.peer], {}
-    calls = {"ours": partial(comparison.in_process, "memory", arguments)}
+    calls: dict[str, timing.Call] = {"ours": partial(comparison.in_process, "memory", arguments)}
     calls |= {name: partial(peer_in_process, given, job, abouts, name) for name in names}
-    taken = timing.in_turn(calls, given.rounds, warm=False)
-    size = {name: timing.median(taken, name, "bytes") for name in calls}
-    result = {"bytes": size, **comparison.against(names, taken, "bytes"), "rounds": taken}
+    rounds = timing.in_turn(calls, given.rounds, warm=False)
+    size = timing.medians(rounds, "bytes")
+    result = {"bytes": size, **comparison.against(names, rounds, "bytes"), "rounds": rounds}
     line = comparison.amounts({name: n / 2**30 for name, n in size.items()}, result, "GiB")
-    said = [
-        f"{name}: {timing.median(taken, name, 'whole') / 2**30:.2f} GiB at the peak of the whole "
-        f"process, {timing.median(taken, name, 'imported') / 2**30:.2f} GiB after the imports"
-        for name in calls
-    ]
-    comparison.report("memory", given, job, abouts, result, line, *said)
+    comparison.report("memory", given, job, abouts, result, line)
 
 
 if __name__ == "__main__":

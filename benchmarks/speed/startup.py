@@ -1,21 +1,20 @@
-"""How long until the first training step is done, from the shell's point of view?
+"""Time `train.py` from its start to its first training step, imports and data included.
 
-python -m benchmarks.speed.startup [--data_dir FOLDER] [--out benchmarks/results/startup.json]
+python -m benchmarks.speed.startup [--data_dir FOLDER] [--out x.json]
 
-Each config is started twice with one new compilation cache: the first start compiles, the second
-finds everything there. CIFAR-10 runs at batch 16 and needs the prepared data set.
+Each config starts twice with one new compilation cache: the first start compiles, the second reads
+the cache. CIFAR-10 runs at batch 16 and needs the prepared data set.
 """
 
-import argparse
 import sys
 import tempfile
-from pathlib import Path
 
 from benchmarks.harness import records
+from diffusion_jax.commands.arguments import run
 
 
 def first_step(config: str, flags: list[str], cache: str) -> float:
-    """Seconds from the start of `train.py` to the line that reports step 1."""
+    """Return the seconds from the start of `train.py` to the line that reports step 1."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "train.py", f"--config=configs/{config}.py"]
         command += [f"--workdir={folder}/run", "--config.train.steps=2", *flags]
@@ -23,18 +22,14 @@ def first_step(config: str, flags: list[str], cache: str) -> float:
     return next(seconds for seconds, line in finished.lines if line.startswith("step 1/"))
 
 
-def main() -> None:
+def main(arguments: list[str]) -> None:
     """Measure and report."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data_dir", default="")
-    parser.add_argument("--out", type=Path)
-    given = parser.parse_args()
-    runs = {
-        "digits": [],
-        "cifar10": ["--config.train.batch_size=16", f"--config.data.dir={given.data_dir}"],
-    }
+    parser = records.parser("speed.startup", __doc__)
+    parser.add_argument("--data_dir", default="", help="where TFDS keeps CIFAR-10")
+    given = parser.parse_args(arguments)
+    large = ["--config.train.batch_size=16", f"--config.data.dir={given.data_dir}"]
     result = {}
-    for config, flags in runs.items():
+    for config, flags in {"digits": [], "cifar10": large}.items():
         with tempfile.TemporaryDirectory() as cache:
             cold, warm = (first_step(config, flags, cache) for _ in range(2))
         result[config] = {"first_start_seconds": cold, "second_start_seconds": warm}
@@ -43,4 +38,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -1,12 +1,11 @@
-"""How fast is a training step, and how far from what the machine can do?
+"""Time a training step, or one call of the network, beside PyTorch's.
 
-python -m benchmarks.speed.train_step --config configs/cifar10.py --batch 16 --peer diffusers
-    [--forward] [--rounds N] [--awake] [--peers PYTHON] [--out x.json] [--config.key=value ...]
+python -m benchmarks.train_step --config configs/cifar10.py --batch 16 --peer diffusers
+    [--forward] [--rounds N] [--peers PYTHON] [--out x.json] [--config.key=value ...]
 
-Ours and the peer in turn on images that are in memory, medians; with --forward one call of the
-network alone, each core of a CPU a device as in sampling: the batch must divide by them.
-`--peer diffusers` has the same layers, in eager mode and compiled, of which the faster counts;
-`--peer denoising_diffusion_pytorch` another one of the same widths.
+Ours and the peer run in turn on images in memory. `--peer diffusers` has the same layers; it runs
+eagerly and compiled, and the faster counts. With --forward each core of a CPU is a device, as in
+sampling, so the batch must divide by the number of cores.
 """
 
 from contextlib import ExitStack
@@ -18,9 +17,8 @@ from diffusion_jax.devices.cores import each_core_a_device
 
 def main(arguments: list[str]) -> None:
     """Measure and report."""
-    parser = comparison.parser("train_step", __doc__ or "")
-    comparison.add_awake(parser)
-    parser.add_argument("--forward", action="store_true", help="the network alone")
+    parser = comparison.parser("train_step", __doc__)
+    parser.add_argument("--forward", action="store_true", help="only the network, no gradient")
     if "--forward" in arguments:
         each_core_a_device()
     given, job = comparison.parse(parser, arguments)
@@ -29,8 +27,7 @@ def main(arguments: list[str]) -> None:
         peers = comparison.start_peers(given, job, stack)
         program = programs.forward(job) if given.forward else programs.train_step(job)
         result = comparison.compare(job, program, peers, (command,), given)
-    size = job.settings.train.batch_size
-    line = comparison.throughput(result, size, "img/s")
+    line = comparison.throughput(result, job.size, "img/s")
     comparison.report(name, given, job, comparison.abouts(peers), result, line)
 
 

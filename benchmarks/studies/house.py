@@ -1,26 +1,17 @@
-"""How large is the house? Modules, lines, functions, and names that are defined more than once.
+"""Count a package's modules, lines and functions, and names defined more than once.
 
-python -m benchmarks.studies.house [--package diffusion_jax]
+python -m benchmarks.studies.house [--package diffusion_jax] [--out x.json]
 """
 
-import argparse
 import ast
-import json
 from collections import defaultdict
 from pathlib import Path
 from statistics import median
 
 from benchmarks.harness import records
+from diffusion_jax.commands.arguments import run
 
 LARGE, SMALL = 250, 45  # lines of a file
-
-
-def main() -> None:
-    """Count and print as JSON."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--package", default="diffusion_jax")
-    package = records.ROOT / parser.parse_args().package
-    print(json.dumps(counted(package), indent=1))
 
 
 def counted(package: Path) -> dict:
@@ -63,5 +54,13 @@ def public_names(tree: ast.Module) -> list[str]:
     return [name for name in found if not name.startswith("_")]
 
 
+def main(arguments: list[str]) -> None:
+    """Count and report."""
+    parser = records.parser("studies.house", __doc__)
+    parser.add_argument("--package", default="diffusion_jax")
+    given = parser.parse_args(arguments)
+    records.save(given.out, counted(records.ROOT / given.package))
+
+
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -1,4 +1,4 @@
-"""Would the tests notice a wrong formula? One change at a time in a copy of the project.
+"""Change one formula at a time in a copy of the project and see whether the tests notice.
 
 python -m benchmarks.studies.mutants [--package core] [--per_function 1] [--out x.json]
 
@@ -6,7 +6,6 @@ A mutant has one sign, factor, number or comparison of a public function changed
 that name the module; a mutant that they do not notice is listed as a survivor.
 """
 
-import argparse
 import ast
 import copy
 import random
@@ -16,9 +15,10 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from benchmarks.harness import records
+from diffusion_jax.commands.arguments import positive, run
 
 SWAPS: dict[type, type] = {
     ast.Add: ast.Sub,
@@ -49,42 +49,37 @@ def places(function: ast.FunctionDef) -> list[ast.AST]:
 
 
 def _changed(node: ast.AST) -> str | None:
-    """Change a node in place; how, None if nothing in it can be."""
-    if isinstance(node, ast.BinOp | ast.UnaryOp) and type(node.op) in SWAPS:
-        before, node.op = type(node.op).__name__, SWAPS[type(node.op)]()
-        return f"{before} -> {type(node.op).__name__}"
-    if isinstance(node, ast.Compare) and type(node.ops[0]) in SWAPS:
-        before, node.ops[0] = type(node.ops[0]).__name__, SWAPS[type(node.ops[0])]()
-        return f"{before} -> {type(node.ops[0]).__name__}"
-    if (
-        isinstance(node, ast.Constant)
-        and isinstance(node.value, int | float)
-        and (not isinstance(node.value, bool))
-    ):
-        before, node.value = node.value, node.value + 1
+    """Change a node in place and say how; None if nothing in it can be changed."""
+    if isinstance(node, ast.Constant) and type(node.value) in (int, float):
+        before: Any = node.value
+        node.value = before + 1
         return f"{before} -> {node.value}"
-    return None
+    operator = node.ops[0] if isinstance(node, ast.Compare) else getattr(node, "op", None)
+    if type(operator) not in SWAPS:
+        return None
+    swapped = SWAPS[type(operator)]()
+    if isinstance(node, ast.Compare):
+        node.ops[0] = swapped
+    else:
+        node.op = swapped  # pyright: ignore[reportAttributeAccessIssue]
+    return f"{type(operator).__name__} -> {type(swapped).__name__}"
+
+
+def functions(tree: ast.Module) -> list[ast.FunctionDef]:
+    """Return the public functions and methods of a module, in a fixed order."""
+    found = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+    return [function for function in found if not function.name.startswith("_")]
 
 
 def mutants(module: Path, per_function: int) -> Iterator[Mutant]:
-    """Make a few mutants of every public function and method, the same ones every time."""
+    """Make a few mutants of every public function, the same ones every time."""
     tree = ast.parse(module.read_text())
-    for function in ast.walk(tree):
-        if not isinstance(function, ast.FunctionDef) or function.name.startswith("_"):
-            continue
-        found = places(function)
-        chosen = random.Random(f"{module.name} {function.name}").sample(
-            range(len(found)), min(per_function, len(found))
-        )
-        for index in chosen:
+    for position, function in enumerate(functions(tree)):
+        count = len(places(function))
+        rng = random.Random(f"{module.name} {function.name}")
+        for index in rng.sample(range(count), min(per_function, count)):
             whole = copy.deepcopy(tree)
-            twin = next(
-                node
-                for node in ast.walk(whole)
-                if isinstance(node, ast.FunctionDef)
-                and (node.name, node.lineno) == (function.name, function.lineno)
-            )
-            node = places(twin)[index]
+            node = places(functions(whole)[position])[index]
             change = _changed(node)
             assert change
             line = getattr(node, "lineno", function.lineno)
@@ -118,18 +113,21 @@ def killed(mutant: Mutant, root: Path) -> bool:
     return done.returncode != 0
 
 
-def main() -> None:
+def copied(folder: Path) -> Path:
+    """Copy the project, without environments and runs."""
+    ignored = shutil.ignore_patterns(".venv*", ".git", "runs", ".cache", "__pycache__")
+    return Path(shutil.copytree(records.ROOT, folder / "project", ignore=ignored))
+
+
+def main(arguments: list[str]) -> None:
     """Try every mutant and list the survivors."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--package", default="core")
-    parser.add_argument("--per_function", type=int, default=1)
-    parser.add_argument("--out", type=Path)
-    given = parser.parse_args()
+    parser = records.parser("studies.mutants", __doc__)
+    parser.add_argument("--package", default="core", help="a folder of diffusion_jax")
+    parser.add_argument("--per_function", type=positive, default=1)
+    given = parser.parse_args(arguments)
     survivors, count = [], 0
     with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder) / "project"
-        ignored = shutil.ignore_patterns(".venv*", ".git", "runs", ".cache", "__pycache__")
-        shutil.copytree(records.ROOT, root, ignore=ignored)
+        root = copied(Path(folder))
         for module in sorted((records.ROOT / "diffusion_jax" / given.package).glob("*.py")):
             for mutant in mutants(module, given.per_function):
                 count += 1
@@ -142,4 +140,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

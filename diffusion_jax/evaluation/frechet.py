@@ -1,7 +1,11 @@
-"""A Frechet distance for small images that needs no download.
+"""A Fréchet distance for small images that needs no download.
 
-Its features are the hidden layer of a small classifier, trained on the spot on the labels of the
-training split. It is biased upwards by few images: compare numbers of equally many.
+Features are the hidden layer of a small classifier trained on the labels of the training split.
+Few images bias the distance upwards, so compare only distances of equally many images.
+
+    network = frechet.learn(train, test)
+    real, drawn = (frechet.moments(frechet.features(network, x)) for x in (train.images, samples))
+    frechet.distance(drawn, real)
 """
 
 from typing import NamedTuple
@@ -14,16 +18,17 @@ UNITS = 64
 
 
 class Moments(NamedTuple):
-    """Mean and covariance of the features of a set of images."""
+    """Mean `[d]` and covariance `[d, d]` of the features of a set of images."""
 
     mean: np.ndarray
     cov: np.ndarray
 
 
-class Judge(NamedTuple):
-    """relu((levels - mean) / scale @ weights + bias), and the moments it gives the training split.
+class Network(NamedTuple):
+    """The layer relu((pixels - mean) / scale @ weights + bias), with p pixels and d units.
 
-    accuracy: of the classifier on the test split.
+    mean: `[p]`; scale: one number; weights: `[p, d]`; bias: `[d]`; all for levels as pixels.
+    accuracy: the share of the test split that the classifier recognises.
     """
 
     mean: np.ndarray
@@ -31,34 +36,45 @@ class Judge(NamedTuple):
     weights: np.ndarray
     bias: np.ndarray
     accuracy: float
-    reference: Moments | None = None
-
-    def moments(self, images: np.ndarray) -> Moments:
-        """Of the features of levels `[n, h, w, c]`."""
-        pixels = (flat(images) - self.mean) / self.scale
-        features = np.maximum(pixels @ self.weights + self.bias, 0.0)
-        return Moments(features.mean(0), np.cov(features, rowvar=False))
-
-    def distance(self, images: np.ndarray) -> float:
-        """From levels `[n, h, w, c]` to the training split."""
-        assert self.reference
-        return frechet(self.moments(images), self.reference)
-
-    def floor(self, images: np.ndarray, count: int, repeats: int) -> dict:
-        """The distance of `count` real images, taken at random, over repeated draws."""
-        rng, count = np.random.default_rng(0), min(count, len(images))
-        draws = (rng.permutation(len(images))[:count] for _ in range(repeats))
-        values = [self.distance(images[draw]) for draw in draws]
-        return {"images": count, "of": len(images), "mean": float(np.mean(values)), "draws": values}
 
 
-def flat(images: np.ndarray) -> np.ndarray:
-    """Levels `[n, h, w, c]` as float64 vectors."""
-    return images.reshape(len(images), -1).astype(np.float64)
+def learn(train: Dataset, test: Dataset) -> Network:
+    """Train a classifier with one hidden layer; the same data give the same network.
+
+    All pixels share one scale, so that pixels that are almost always dark do not outweigh others.
+
+    Args:
+        train: the labelled images it learns from.
+        test: the labelled images its accuracy is measured on.
+    """
+    from sklearn.neural_network import MLPClassifier
+
+    pixels = _pixels(train.images)
+    mean, scale = pixels.mean(0), float(pixels.std(0).mean())
+    classifier = MLPClassifier((UNITS,), max_iter=1000, random_state=0)
+    classifier.fit((pixels - mean) / scale, train.labels)
+    accuracy = float(classifier.score((_pixels(test.images) - mean) / scale, test.labels))
+    return Network(mean, scale, classifier.coefs_[0], classifier.intercepts_[0], accuracy)
 
 
-def frechet(a: Moments, b: Moments) -> float:
-    """|m_a - m_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2)) (Heusel et al. 2017, eq. 6)."""
+def features(network: Network, images: np.ndarray) -> np.ndarray:
+    """Return the features `[n, d]` of images `[n, h, w, c]`, whose pixels are levels."""
+    pixels = (_pixels(images) - network.mean) / network.scale
+    return np.maximum(pixels @ network.weights + network.bias, 0.0)
+
+
+def moments(values: np.ndarray) -> Moments:
+    """Return the mean and the unbiased covariance of features `[n, d]`, n at least 2."""
+    return Moments(values.mean(0), np.atleast_2d(np.cov(values, rowvar=False)))
+
+
+def distance(a: Moments, b: Moments) -> float:
+    """Return the Fréchet distance of two Gaussians, the squared 2-Wasserstein distance.
+
+    |m_a - m_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2)) (Dowson and Landau 1982, eq. 4; Heusel et al.
+    2017, eq. 6). The trace of the root is that of (C_a^(1/2) C_b C_a^(1/2))^(1/2), which is
+    symmetric.
+    """
     var, axes = np.linalg.eigh(a.cov)
     root = axes * np.sqrt(np.maximum(var, 0.0)) @ axes.T
     shared = np.linalg.eigvalsh(root @ b.cov @ root)
@@ -66,17 +82,5 @@ def frechet(a: Moments, b: Moments) -> float:
     return float(np.sum(np.square(a.mean - b.mean)) + spread)
 
 
-def learn(train: Dataset, test: Dataset) -> Judge:
-    """Train the classifier on one split and try it on the other; the same every time.
-
-    All pixels share one scale, so that those that are almost always dark do not outweigh the rest.
-    """
-    from sklearn.neural_network import MLPClassifier
-
-    pixels = flat(train.images)
-    mean, scale = pixels.mean(0), float(pixels.std(0).mean())
-    classifier = MLPClassifier((UNITS,), max_iter=1000, random_state=0)
-    classifier.fit((pixels - mean) / scale, train.labels)
-    accuracy = float(classifier.score((flat(test.images) - mean) / scale, test.labels))
-    judge = Judge(mean, scale, classifier.coefs_[0], classifier.intercepts_[0], accuracy)
-    return judge._replace(reference=judge.moments(train.images))
+def _pixels(images: np.ndarray) -> np.ndarray:
+    return images.reshape(len(images), -1).astype(np.float64)
