@@ -6,7 +6,6 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -20,7 +19,7 @@ from diffusion_jax.config.check import check
 Abouts = dict[str, dict[str, Any]]  # how each peer describes itself, by name
 
 
-def parser(name: str, description: str | None, peers: bool = True) -> Parser:
+def parser(name: str, description: str | None, peers: bool = True, once: bool = False) -> Parser:
     """Make the parser of `python -m benchmarks.speed.NAME`."""
     made = records.parser(f"speed.{name}", description)
     made.add_argument("--config", type=named, metavar="FILE[:VARIANT]", required=True)
@@ -29,21 +28,18 @@ def parser(name: str, description: str | None, peers: bool = True) -> Parser:
     if peers:
         made.add_argument("--peer", choices=peer_client.CHOICES, default="none")
         made.add_argument("--peers", type=as_path, default=peer_client.PYTHON, metavar="PYTHON")
+    if once:  # for scripts that measure new processes of themselves
+        made.add_argument("--once", action="store_true", help="one measurement in this process")
+        made.set_defaults(rounds=1)
     made.epilog = "Any key of the config: --config.key=value"
     return made
-
-
-def add_once(made: Parser) -> None:
-    """Add the option of scripts that measure new processes of themselves, by default one round."""
-    made.add_argument("--once", action="store_true", help="one measurement in this process")
-    made.set_defaults(rounds=1)
 
 
 def parse_config(made: Parser, arguments: list[str]) -> tuple[argparse.Namespace, config.Config]:
     """Read the arguments, and the config with its overrides and batch size."""
     rest, overrides = split_overrides(arguments)
     given = made.parse_args(rest)
-    if vars(given).get("batch"):
+    if given.batch:
         overrides.append(("train.batch_size", str(given.batch)))
     settings = config.load(given.config, overrides)
     check(settings)
@@ -74,9 +70,7 @@ def abouts(peers: list[peer_client.Peer]) -> Abouts:
     return {each.name: each.about for each in peers}
 
 
-def in_process(
-    name: str, arguments: list[str], environment: Mapping[str, str] = MappingProxyType({})
-) -> dict[str, Any]:
+def in_process(name: str, arguments: list[str], environment: Mapping[str, str]) -> dict[str, Any]:
     """Run a script of `speed` with `--once` in a new process and return what it prints last."""
     command = [sys.executable, "-m", f"benchmarks.speed.{name}", *arguments, "--once"]
     return json.loads(records.run(command, environment).lines[-1][1])

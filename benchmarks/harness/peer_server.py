@@ -91,7 +91,8 @@ class Peer:
     def _call(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
         lower = self._given["dtype"] == "bfloat16"
         with torch.autocast(self._device, torch.bfloat16, enabled=lower):
-            return _output(self._network(x, t)).float()
+            output = self._network(x, t)
+            return (output if torch.is_tensor(output) else output.sample).float()
 
     def train(self) -> None:
         """Take one step: draw t and noise, clip the loss's gradient, apply Adam, average."""
@@ -164,10 +165,6 @@ class Peer:
             "float32_products": torch.get_float32_matmul_precision() if on_gpu else "float32",
             "versions": {each: version(each) for each in ("torch", self.package)},
         }
-
-
-def _output(output) -> torch.Tensor:
-    return output if torch.is_tensor(output) else output.sample
 
 
 def main() -> None:

@@ -16,6 +16,7 @@ from diffusion_jax.devices import sharding
 from diffusion_jax.devices.compiler import compiler_options
 from diffusion_jax.errors import UserError
 from diffusion_jax.models.network import parameter_count
+from diffusion_jax.training.state import TrainState
 from diffusion_jax.training.step import Batch
 
 KNOWN = {
@@ -63,6 +64,11 @@ class Job(NamedTuple):
         return build.training(self.settings, self.diffusion)
 
     @property
+    def state(self) -> TrainState:
+        """The shapes of a training state."""
+        return jax.eval_shape(self.training.init, jax.random.key(0))
+
+    @property
     def parameters(self) -> int:
         """The number of the network's parameters."""
         return parameter_count(jax.eval_shape(self.diffusion.init, jax.random.key(0)))
@@ -107,10 +113,8 @@ def program(function: Callable, *arguments: Any) -> Program:
 
 def spread(one: Job, devices: Sequence[Any] | None = None) -> sharding.Parallel:
     """Return the training step over these devices, by default all, not yet compiled."""
-    training, mode = one.training, one.settings.parallel
-    shapes = jax.eval_shape(training.init, jax.random.key(0))
-    used = devices or jax.devices()
-    return sharding.data_parallel(training.make_step, mode, used, one.size, shapes)
+    mode, used = one.settings.parallel, devices or jax.devices()
+    return sharding.data_parallel(one.training.make_step, mode, used, one.size, one.state)
 
 
 def train_step(one: Job, **options: Any) -> Program:

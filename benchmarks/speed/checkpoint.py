@@ -1,6 +1,6 @@
 """Time saving, verifying and restoring a checkpoint of the training state.
 
-python -m benchmarks.speed.checkpoint --config configs/cifar10.py [--repeats 5] [--out x.json]
+python -m benchmarks.speed.checkpoint --config configs/cifar10.py [--rounds 5] [--out x.json]
     [--config.key=value ...]
 
 `blocked` is how long a save holds up training, `on_disk` when the files, their hashes and the
@@ -16,7 +16,7 @@ import numpy as np
 from benchmarks.harness import comparison, programs, records, timing
 from diffusion_jax.checkpoints import step_folders
 from diffusion_jax.checkpoints.storage import Checkpoints
-from diffusion_jax.commands.arguments import positive, run
+from diffusion_jax.commands.arguments import run
 from diffusion_jax.core.keys import Stream, stream_key
 
 
@@ -56,14 +56,11 @@ def saves(job: programs.Job, repeats: int) -> list[dict[str, float]]:
 
 def main(arguments: list[str]) -> None:
     """Measure and report."""
-    parser = records.parser("speed.checkpoint", __doc__)
-    parser.add_argument("--config", default="configs/cifar10.py")
-    parser.add_argument("--repeats", type=positive, default=5)
-    given, settings = comparison.parse_config(parser, arguments)
-    rows = saves(programs.job(settings), given.repeats)
-    records.save(given.out, {"config": settings.name, "seconds": rows})
+    given, job = comparison.parse(comparison.parser("checkpoint", __doc__, False), arguments)
+    rows = saves(job, given.rounds)
+    records.save(given.out, {"config": job.settings.name, "seconds": rows})
     medians = (f"{name} {np.median([row[name] for row in rows]):.2f} s" for name in rows[0])
-    print(f"checkpoint {settings.name}: {', '.join(medians)}")
+    print(f"checkpoint {job.settings.name}: {', '.join(medians)}")
 
 
 if __name__ == "__main__":

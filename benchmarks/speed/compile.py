@@ -41,8 +41,7 @@ def one_round(arguments: list[str]) -> dict[str, dict[str, float]]:
 
 def main(arguments: list[str]) -> None:
     """Measure and report."""
-    parser = comparison.parser("compile", __doc__, peers=False)
-    comparison.add_once(parser)
+    parser = comparison.parser("compile", __doc__, peers=False, once=True)
     given, job = comparison.parse(parser, arguments)
     if given.once:
         return print(json.dumps(once(job)))

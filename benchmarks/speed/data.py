@@ -1,6 +1,6 @@
 """Time reading and augmenting a batch beside a training step, or streaming on its own.
 
-python -m benchmarks.speed.data --config configs/digits.py [--batch N] [--repeats N] [--out x.json]
+python -m benchmarks.speed.data --config configs/digits.py [--batch N] [--rounds N] [--out x.json]
     [--stream] [--config.data.dir=FOLDER] [--config.key=value ...]
 
 Reading is the host's work (indices, gather, copy to the device), augmenting the device's (floats
@@ -17,7 +17,7 @@ import numpy as np
 
 from benchmarks.harness import comparison, programs, records, timing
 from diffusion_jax import build
-from diffusion_jax.commands.arguments import positive, run
+from diffusion_jax.commands.arguments import run
 from diffusion_jax.commands.feed import batches
 from diffusion_jax.core.keys import Stream, image_keys, stream_key
 from diffusion_jax.data.stream import BatchStream
@@ -69,18 +69,15 @@ def streamed(settings, count: int) -> dict[str, float]:
 
 def main(arguments: list[str]) -> None:
     """Measure and report."""
-    parser = records.parser("speed.data", __doc__)
-    parser.add_argument("--config", default="configs/digits.py")
-    parser.add_argument("--batch", type=positive, help="default: the config's")
-    parser.add_argument("--repeats", type=positive, default=5)
+    parser = comparison.parser("data", __doc__, False)
     parser.add_argument("--stream", action="store_true")
     given, settings = comparison.parse_config(parser, arguments)
     about = {"config": settings.name, "batch": settings.train.batch_size}
     if given.stream:
-        rates = streamed(settings, 40 * given.repeats)
+        rates = streamed(settings, 40 * given.rounds)
         records.save(given.out, {**about, "images_per_second": rates})
         return print(f"streamed {settings.name}: {rates} images/s by workers")
-    seconds = beside_a_step(settings, given.repeats)
+    seconds = beside_a_step(settings, given.rounds)
     share = (seconds["read"] + seconds["augment"]) / seconds["step"]
     records.save(given.out, {**about, "share": share, "seconds": seconds})
     print(f"data {settings.name} b{settings.train.batch_size}: {share:.2%} of a step")

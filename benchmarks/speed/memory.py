@@ -58,13 +58,13 @@ def found(imported: int, whole: int, steps: int, device: int | None) -> dict[str
 
 def main(arguments: list[str]) -> None:
     """Measure and report."""
-    parser = comparison.parser("memory", __doc__)
-    comparison.add_once(parser)
+    parser = comparison.parser("memory", __doc__, once=True)
     given, job = comparison.parse(parser, arguments)
     if given.once:
         return print(json.dumps(once(job)))
     names, abouts = peer_client.CHOICES[given.peer], {}
-    calls: dict[str, timing.Call] = {"ours": partial(comparison.in_process, "memory", arguments)}
+    new_process = partial(comparison.in_process, "memory", arguments, {})
+    calls: dict[str, timing.Call] = {"ours": new_process}
     calls |= {name: partial(peer_in_process, given, job, abouts, name) for name in names}
     rounds = timing.in_turn(calls, given.rounds, warm=False)
     size = timing.medians(rounds, "bytes")

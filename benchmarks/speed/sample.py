@@ -8,7 +8,6 @@ calls of ours, and the scan with a network that costs nothing. Parameters are fr
 values do not change the time of a call.
 """
 
-from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 from typing import Any, NamedTuple
@@ -38,10 +37,6 @@ class Chain(NamedTuple):
         """Return evenly spaced training steps."""
         return make_grid("uniform", self.job.diffusion.schedule, steps)
 
-    def program(self, draw: Callable) -> programs.Program:
-        """Compile `draw(params, keys, label)`."""
-        return programs.program(draw, self.params, self.keys, self.label)
-
 
 def make_chain(job: programs.Job) -> Chain:
     """Sample as many images as a batch has, on all devices."""
@@ -59,7 +54,7 @@ def in_one_scan(chain: Chain, steps: int) -> programs.Program:
         denoise_on = partial(diffusion.denoise, params, label, settings.sample.clip)
         return sample(sampler, denoise_on, keys, chain.job.data.shape, chain.grid(steps))
 
-    return chain.program(draw)
+    return programs.program(draw, chain.params, chain.keys, chain.label)
 
 
 def bare(chain: Chain, steps: int) -> programs.Program:
@@ -70,7 +65,7 @@ def bare(chain: Chain, steps: int) -> programs.Program:
         times = jnp.asarray(chain.grid(steps).time[::-1], jnp.float32)
         return programs.network_calls(chain.job.diffusion, params, x, times, label)
 
-    return chain.program(call)
+    return programs.program(call, chain.params, chain.keys, chain.label)
 
 
 def fastest(peers: list[Peer], images: int) -> list[Peer]:

@@ -23,7 +23,6 @@ from diffusion_jax.data.dataset import DataSpec
 from diffusion_jax.devices import sharding
 from diffusion_jax.devices.allocator import give_back
 from diffusion_jax.models.network import parameter_count
-from diffusion_jax.training.state import TrainState
 
 FAKE = 8
 DIGITS, CIFAR10 = (str(records.ROOT / f"configs/{name}.py") for name in ("digits", "cifar10"))
@@ -31,8 +30,8 @@ DIGITS, CIFAR10 = (str(records.ROOT / f"configs/{name}.py") for name in ("digits
 # Ho et al. 2020, appendix B: six levels, no dropout; the large network has more filters.
 LSUN, LSUN_DATA = {"multipliers": "1,1,2,2,4,4", "dropout": "0"}, DataSpec((256, 256, 3), 256, 0)
 NETWORKS = {
-    "digits": (DIGITS, {}, DataSpec((8, 8, 1), 17, 10)),
-    "cifar10": (CIFAR10, {}, DataSpec((32, 32, 3), 256, 10)),
+    "digits": (DIGITS, {}, programs.KNOWN["digits"]),
+    "cifar10": (CIFAR10, {}, programs.KNOWN["cifar10"]),
     "lsun256": (CIFAR10, LSUN, LSUN_DATA),
     "lsun256_large": (CIFAR10, {**LSUN, "channels": "192"}, LSUN_DATA),
 }
@@ -52,11 +51,6 @@ def job(name: str, size: int, mode: str = "jit", **changes: str) -> programs.Job
     return programs.Job(settings, data, build.diffusion(settings, data))
 
 
-def shapes(one: programs.Job) -> TrainState:
-    """Return the shapes of a training state."""
-    return jax.eval_shape(one.training.init, jax.random.key(0))
-
-
 def total(tree) -> int:
     """Return the bytes of a tree of arrays or shapes."""
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
@@ -64,7 +58,7 @@ def total(tree) -> int:
 
 def operations(one: programs.Job) -> float:
     """Return XLA's count of operations per image for the loss and its gradient."""
-    loss, state = build.loss(one.settings, one.diffusion), shapes(one)
+    loss, state = build.loss(one.settings, one.diffusion), one.state
     gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))
     costs = gradient.lower(state.params, state.memory, state.step, one.batch).cost_analysis()
     assert costs is not None
@@ -76,7 +70,7 @@ def kept_bytes(name: str, **changes: str) -> int:
 
     def held(size: int) -> int:
         one = job(name, size, **changes)
-        loss, state = build.loss(one.settings, one.diffusion), shapes(one)
+        loss, state = build.loss(one.settings, one.diffusion), one.state
 
         def backward(params, *rest):
             return jax.vjp(lambda p: loss(p, *rest)[0], params)[1]
@@ -101,16 +95,10 @@ def split_bytes(state, count: int) -> int:
 def counts(name: str) -> dict[str, Any]:
     """Return all that is known of a network without running it."""
     one = job(name, 1)
-    state = shapes(one)
-    params = total(state.params)
+    state = one.state
     return {
         "parameters": parameter_count(state.params),
-        "bytes": {
-            "parameters": params,
-            "adam": total(state.opt_state),
-            "ema": total(state.ema),
-            "state": total(state),
-        },
+        "bytes": {"parameters": total(state.params), "state": total(state)},
         "flops_per_image": {"step": operations(one)},
         "kept_bytes_per_image": {key: kept_bytes(name, **each) for key, each in PRECISIONS.items()},
         "state_bytes_per_device": {

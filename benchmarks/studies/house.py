@@ -11,8 +11,6 @@ from statistics import median
 from benchmarks.harness import records
 from diffusion_jax.commands.arguments import run
 
-LARGE, SMALL = 250, 45  # lines of a file
-
 
 def counted(package: Path) -> dict:
     """Count the lines of files and functions below a folder."""
@@ -35,11 +33,8 @@ def counted(package: Path) -> dict:
         "median_lines": median(functions),
         "p90_lines": functions[int(0.9 * len(functions))],
         "longest": functions[-1],
-        "files_above_250": [path.name for path, count in lines.items() if count > LARGE],
-        "files_of_45_or_fewer": sum(count <= SMALL for count in lines.values()),
-        "defined_more_than_once": {
-            n: where for n, where in sorted(names.items()) if len(where) > 1
-        },
+        "files_above_250": [path.name for path, count in lines.items() if count > 250],
+        "defined_more_than_once": {n: found for n, found in names.items() if len(found) > 1},
     }
 
 

@@ -20,17 +20,9 @@ from typing import Any, NamedTuple
 from benchmarks.harness import records
 from diffusion_jax.commands.arguments import positive, run
 
-SWAPS: dict[type, type] = {
-    ast.Add: ast.Sub,
-    ast.Sub: ast.Add,
-    ast.Mult: ast.Div,
-    ast.Div: ast.Mult,
-    ast.Lt: ast.GtE,
-    ast.Gt: ast.LtE,
-    ast.LtE: ast.Gt,
-    ast.GtE: ast.Lt,
-    ast.USub: ast.UAdd,
-}
+SWAPS: dict[type, type] = {ast.USub: ast.UAdd}
+for one, other in ((ast.Add, ast.Sub), (ast.Mult, ast.Div), (ast.Lt, ast.GtE), (ast.Gt, ast.LtE)):
+    SWAPS |= {one: other, other: one}
 
 
 class Mutant(NamedTuple):
@@ -54,15 +46,13 @@ def _changed(node: ast.AST) -> str | None:
         before: Any = node.value
         node.value = before + 1
         return f"{before} -> {node.value}"
-    operator = node.ops[0] if isinstance(node, ast.Compare) else getattr(node, "op", None)
-    if type(operator) not in SWAPS:
-        return None
-    swapped = SWAPS[type(operator)]()
-    if isinstance(node, ast.Compare):
-        node.ops[0] = swapped
-    else:
-        node.op = swapped  # pyright: ignore[reportAttributeAccessIssue]
-    return f"{type(operator).__name__} -> {type(swapped).__name__}"
+    if isinstance(node, ast.BinOp | ast.UnaryOp) and type(node.op) in SWAPS:
+        before, node.op = type(node.op).__name__, SWAPS[type(node.op)]()
+        return f"{before} -> {type(node.op).__name__}"
+    if isinstance(node, ast.Compare) and type(node.ops[0]) in SWAPS:
+        before, node.ops[0] = type(node.ops[0]).__name__, SWAPS[type(node.ops[0])]()
+        return f"{before} -> {type(node.ops[0]).__name__}"
+    return None
 
 
 def functions(tree: ast.Module) -> list[ast.FunctionDef]:
@@ -125,18 +115,18 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--package", default="core", help="a folder of diffusion_jax")
     parser.add_argument("--per_function", type=positive, default=1)
     given = parser.parse_args(arguments)
-    survivors, count = [], 0
+    modules = sorted((records.ROOT / "diffusion_jax" / given.package).glob("*.py"))
+    made = [mutant for module in modules for mutant in mutants(module, given.per_function)]
+    survivors = []
     with tempfile.TemporaryDirectory() as folder:
         root = copied(Path(folder))
-        for module in sorted((records.ROOT / "diffusion_jax" / given.package).glob("*.py")):
-            for mutant in mutants(module, given.per_function):
-                count += 1
-                noticed = killed(mutant, root)
-                where = f"{module.name}:{mutant.line} {mutant.function}: {mutant.change}"
-                print(f"{'killed  ' if noticed else 'SURVIVED'} {where}", flush=True)
-                survivors += [] if noticed else [where]
-    result = {"mutants": count, "killed": count - len(survivors), "survivors": survivors}
-    records.save(given.out, result)
+        for mutant in made:
+            where = f"{mutant.module.name}:{mutant.line} {mutant.function}: {mutant.change}"
+            if not killed(mutant, root):
+                survivors.append(where)
+            print(f"{'SURVIVED' if where in survivors else 'killed  '} {where}", flush=True)
+    noticed = len(made) - len(survivors)
+    records.save(given.out, {"mutants": len(made), "killed": noticed, "survivors": survivors})
 
 
 if __name__ == "__main__":
