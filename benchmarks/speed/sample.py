@@ -92,7 +92,7 @@ def main(arguments: list[str]) -> None:
         others = {"network": bare(chain, given.steps), "own": in_one_scan(free, given.steps)}
         calls = {name: program.call for name, program in others.items()}
         command = ("sample", job.size, given.steps)
-        result = comparison.compare(job, scan, peers, command, given, calls, warm=False)
+        result = comparison.compare(job, scan, peers, command, given, calls, given.steps <= 100)
     used = scan.compiled.memory_analysis().temp_size_in_bytes
     result |= {"steps": given.steps, "temporary_bytes": used}
     line = comparison.throughput(result, job.size, "img/s")
