@@ -1,3 +1,4 @@
+import importlib
 import json
 import re
 import sys
@@ -13,6 +14,13 @@ from benchmarks.harness.roofline import count_operations
 from benchmarks.speed import train_step
 from diffusion_jax.errors import UserError
 
+SCRIPTS = [
+    path
+    for folder in ("speed", "studies")
+    for path in sorted((tiny.ROOT / "benchmarks" / folder).glob("*.py"))
+    if path.stem != "__init__"
+]
+
 
 @pytest.mark.usefixtures("hurried_compiler")
 def test_a_benchmark_ends_with_its_line_and_leaves_json(tmp_path, capsys):
@@ -25,6 +33,14 @@ def test_a_benchmark_ends_with_its_line_and_leaves_json(tmp_path, capsys):
     assert float(line.split()[-2]) == pytest.approx(4 / result["seconds"]["ours"], rel=1e-3)
     assert len(result["rounds"]) == 1
     assert result["versions"]["jax"] == jax.__version__
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
+def test_a_wrong_argument_is_one_line(path):
+    script = importlib.import_module(f"benchmarks.{path.parent.name}.{path.stem}")
+    with pytest.raises(UserError, match="see --help") as caught:
+        script.main(["--wrong"])
+    assert len(str(caught.value).splitlines()) == 1
 
 
 def test_a_peer_that_is_not_there_is_one_line():
