@@ -47,18 +47,16 @@ peers: $(PEERS)/ready
 parity: $(VENV)/ready $(PEERS)/ready
 	PEERS_PYTHON=$(PEERS)/bin/python $(PY) -m pytest --numprocesses=0 parity
 
-# Each on the digits beside a network of the same layers; docs/results.md says what it was run on besides.
-BENCH = $(PY) -m benchmarks.$(1) --config configs/digits.py --peers $(PEERS)/bin/python \
-	--out benchmarks/results/$(1)_digits$(3).json $(2)
+# All on the digits, beside a network of the same layers; docs/results.md has what else was measured.
+BENCH = $(PY) -m benchmarks.speed.$(1) --config configs/digits.py --out benchmarks/results/$(1)_digits$(3).json $(2)
+PEER = --peer diffusers --peers $(PEERS)/bin/python
 bench: $(VENV)/ready $(PEERS)/ready
-	$(call BENCH,train_step,--peer diffusers)
-	$(call BENCH,train_step,--peer denoising_diffusion_pytorch,_ddp)
-	$(call BENCH,train_step,--peer diffusers --forward,_forward)
-	$(call BENCH,sample,--peer diffusers --steps 100)
-	$(call BENCH,evaluate,--peer diffusers)
-	$(call BENCH,compile,--peer diffusers)
-	$(call BENCH,memory,--peer diffusers)
-	$(PY) -m benchmarks.data --config configs/digits.py --out benchmarks/results/data_digits.json
+	$(call BENCH,train_step,$(PEER))
+	$(call BENCH,train_step,$(PEER) --forward,_forward)
+	$(call BENCH,sample,$(PEER) --steps 100)
+	$(call BENCH,memory,$(PEER))
+	$(call BENCH,compile)
+	$(call BENCH,data)
 
 # Small networks, the digits; PyTorch's network beside ours if `make peers` was run.
 accelerator-check: $(VENV)/ready
@@ -90,6 +88,4 @@ $(VENV)/tools: $(VENV)/ready requirements-dev.txt
 $(PEERS)/ready: requirements-peers.txt
 	$(PYTHON) -m venv $(PEERS)
 	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check -r $<
-	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps \
-		denoising-diffusion-pytorch==2.3.4
 	@touch $@

@@ -12,7 +12,7 @@ import pytest
 from flax.traverse_util import flatten_dict, unflatten_dict
 from test_network import Answers, changed, exchanged, optimised, read
 
-from benchmarks import ours, peer, record
+from benchmarks.harness import peer_client, programs, records
 from diffusion_jax import config
 from diffusion_jax.models import network
 
@@ -32,9 +32,9 @@ WRONG = {
 
 
 @cache
-def job(case: str) -> ours.Job:
-    path = record.ROOT / "configs" / f"{case}.py"
-    return ours.job(config.load(str(path), list(CASES[case].items())))
+def job(case: str) -> programs.Job:
+    path = records.ROOT / "configs" / f"{case}.py"
+    return programs.job(config.load(str(path), list(CASES[case].items())))
 
 
 def inputs(case: str) -> dict[str, np.ndarray]:
@@ -67,7 +67,7 @@ def theirs(run_peer):
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for case in CASES:
-            settings = peer.settings(job(case).settings, job(case).data)
+            settings = peer_client.settings(job(case).settings, job(case).data)
             (folder / f"{case}.json").write_text(json.dumps(settings))
             np.savez(folder / f"{case}_given.npz", **inputs(case))
         run_peer("torch_unet_peer.py", folder)

@@ -1,4 +1,4 @@
-"""The U-Net of `benchmarks.torch_unet` with random weights: its outputs and gradients.
+"""The U-Net of `benchmarks.accelerator.torch_unet` with random weights: its outputs and gradients.
 
 PEERS_PYTHON torch_unet_peer.py folder, which holds CASE.json (settings) and CASE_given.npz.
 """
@@ -12,7 +12,7 @@ from answers import answers, run
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from benchmarks.torch_unet import unet
+from benchmarks.accelerator.torch_unet import unet
 
 # What these layers give is normalised next: so small, the norms' epsilon counts.
 QUIET = ("conv_in", "conv_0", "conv_1", ".condition", "project")

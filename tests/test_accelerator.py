@@ -7,10 +7,10 @@ from contextlib import ExitStack
 
 import pytest
 
-from benchmarks import record
 from benchmarks.accelerator import __main__ as accelerator
 from benchmarks.accelerator import checks, networks, plan, results, sample_speed
 from benchmarks.accelerator.stage import Options
+from benchmarks.harness import records
 from diffusion_jax.errors import UserError
 
 CPU = {"platform": "cpu", "kinds": ["cpu"], "driver": ""}
@@ -129,9 +129,9 @@ def test_a_stage_is_ended_with_all_that_it_started(tmp_path, monkeypatch):
 
 def test_a_command_that_is_asked_to_stop_has_not_failed():
     sleep = [sys.executable, "-c", "import time; print('up', flush=True); time.sleep(1000)"]
-    assert record.run(sleep, stop_after=0.5).seconds >= 0.5
+    assert records.run(sleep, stop_after=0.5).seconds >= 0.5
     with pytest.raises(SystemExit):
-        record.run([sys.executable, "-c", "raise SystemExit(3)"], stop_after=600.0)
+        records.run([sys.executable, "-c", "raise SystemExit(3)"], stop_after=600.0)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("torch") is not None, reason="torch is here")

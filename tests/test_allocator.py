@@ -9,7 +9,7 @@ import pytest
 from diffusion_jax.devices.allocator import KEPT_BLOCKS
 
 HEMMED = """
-from benchmarks import process_memory
+from benchmarks.harness import process_memory
 from diffusion_jax.devices.allocator import give_back
 import numpy as np
 

@@ -1,19 +1,25 @@
+import importlib
 import json
-import os
 import re
 import sys
-import time
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-import psutil
 import pytest
 import tiny
 
-from benchmarks import compare, measure, operations, peer, train_step
-from benchmarks.awake import awake, wake_up
+from benchmarks.harness import comparison, peer_client, roofline
+from benchmarks.harness.roofline import count_operations
+from benchmarks.speed import train_step
 from diffusion_jax.errors import UserError
+
+SCRIPTS = [
+    path
+    for folder in ("speed", "studies")
+    for path in sorted((tiny.ROOT / "benchmarks" / folder).glob("*.py"))
+    if path.stem != "__init__"
+]
 
 
 @pytest.mark.usefixtures("hurried_compiler")
@@ -29,6 +35,14 @@ def test_a_benchmark_ends_with_its_line_and_leaves_json(tmp_path, capsys):
     assert result["versions"]["jax"] == jax.__version__
 
 
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
+def test_a_wrong_argument_is_one_line(path):
+    script = importlib.import_module(f"benchmarks.{path.parent.name}.{path.stem}")
+    with pytest.raises(UserError, match="see --help") as caught:
+        script.main(["--wrong"])
+    assert len(str(caught.value).splitlines()) == 1
+
+
 def test_a_peer_that_is_not_there_is_one_line():
     with pytest.raises(UserError, match="make peers"):
         train_step.main([*tiny.flags(), "--peer=diffusers", "--peers=/no/python"])
@@ -37,27 +51,9 @@ def test_a_peer_that_is_not_there_is_one_line():
 def test_a_peer_that_dies_says_why():
     with (
         pytest.raises(UserError, match="No module named 'torch'"),
-        peer.started(Path(sys.executable), "diffusers", {}),
+        peer_client.started(Path(sys.executable), "diffusers", {}),
     ):
         pass
-
-
-@pytest.mark.skipif(not hasattr(os, "SCHED_IDLE"), reason="Linux alone has that priority")
-def test_cores_are_kept_awake_by_processes_that_yield_to_all_others():
-    def children():
-        return {each.pid for each in psutil.Process().children()}
-
-    before = children()
-    with awake():
-        spinning = children() - before
-        assert len(spinning) == len(os.sched_getaffinity(0))
-        while any(os.sched_getscheduler(pid) != os.SCHED_IDLE for pid in spinning):
-            time.sleep(0.01)
-        cores = os.sched_getaffinity(0)
-        assert 0 < wake_up(20) < 0.1
-        assert os.sched_getaffinity(0) == cores
-    with awake(False):
-        assert children() == before
 
 
 def test_operations_of_a_product_a_loop_and_a_choice():
@@ -70,9 +66,9 @@ def test_operations_of_a_product_a_loop_and_a_choice():
     def choice(a, b):
         return jax.lax.cond(a[0, 0] > 0, lambda: a @ b, lambda: jnp.zeros((3, 7)))
 
-    assert operations.count(jnp.matmul, a, b) == product
-    assert operations.count(loop, a, b) == 10 * product
-    assert operations.count(choice, a, b) == product
+    assert count_operations(jnp.matmul, a, b) == product
+    assert count_operations(loop, a, b) == 10 * product
+    assert count_operations(choice, a, b) == product
 
 
 @pytest.mark.parametrize("stride", [1, 2])
@@ -84,10 +80,10 @@ def test_a_convolutions_gradients_cost_as_much_each_as_itself(stride):
         strides = (stride, stride)
         return jax.lax.conv_general_dilated(x, kernel, strides, "SAME", dimension_numbers=numbers)
 
-    forward = operations.count(convolve, x, kernel)
+    forward = count_operations(convolve, x, kernel)
     assert forward == 2 * 2 * (8 // stride) ** 2 * 6 * 9 * 4
     loss = jax.value_and_grad(lambda *given: jnp.square(convolve(*given)).sum(), (0, 1))
-    assert operations.count(loss, x, kernel) == 3 * forward
+    assert count_operations(loss, x, kernel) == 3 * forward
 
 
 def test_the_ratio_is_of_speeds_and_the_fastest_peer_counts():
@@ -96,11 +92,11 @@ def test_the_ratio_is_of_speeds_and_the_fastest_peer_counts():
         {name: {"seconds": slow * n} for name, n in (("ours", 1), ("eager", 3), ("compiled", 2))}
         for slow in (1.0, 5.0, 2.0)
     ]
-    assert compare.against(["eager", "compiled"], rounds) == {"peer": "compiled", "ratio": 2.0}
-    assert compare.against([], rounds) == {}
+    assert comparison.against(["eager", "compiled"], rounds) == {"peer": "compiled", "ratio": 2.0}
+    assert comparison.against([], rounds) == {}
 
 
 def test_the_floor_is_the_longer_of_computing_and_moving():
     rates = {"matmul": 100.0, "convolution": 50.0, "bandwidth": 10.0}
-    assert measure.floor(800, 20, rates, 2) == {"compute": 4.0, "memory": 2.0, "seconds": 4.0}
-    assert measure.floor(800, 90, rates, 2)["seconds"] == 9.0
+    assert roofline.floor(800, 20, rates, 2) == {"compute": 4.0, "memory": 2.0, "seconds": 4.0}
+    assert roofline.floor(800, 90, rates, 2)["seconds"] == 9.0

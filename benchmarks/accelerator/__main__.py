@@ -21,8 +21,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from benchmarks import peer, record
 from benchmarks.accelerator import data, plan, results
+from benchmarks.harness import peer_client, records
 from diffusion_jax.commands.arguments import Parser, as_path, named, number, positive, run
 from diffusion_jax.errors import UserError
 
@@ -113,14 +113,14 @@ def _peers(given: Path | None) -> str:
         return str(given.absolute())
     if importlib.util.find_spec("torch"):
         return sys.executable
-    return str(peer.PYTHON) if peer.PYTHON.is_file() else ""
+    return str(peer_client.PYTHON) if peer_client.PYTHON.is_file() else ""
 
 
 def _probe() -> dict[str, Any]:
     command = [sys.executable, "-m", "benchmarks.accelerator.stage", "probe"]
     try:
         done = subprocess.run(
-            command, cwd=record.ROOT, timeout=PROBE, check=False, capture_output=True, text=True
+            command, cwd=records.ROOT, timeout=PROBE, check=False, capture_output=True, text=True
         )
     except subprocess.TimeoutExpired as error:
         raise UserError(
@@ -148,7 +148,7 @@ def _run_stage(name: str, options: dict[str, Any]) -> bool:
     with (
         tempfile.TemporaryFile("w+") as errors,
         subprocess.Popen(
-            command, cwd=record.ROOT, env=environment, stderr=errors, process_group=0
+            command, cwd=records.ROOT, env=environment, stderr=errors, process_group=0
         ) as process,
     ):
         try:

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks import ours, record
+from benchmarks.harness import programs, records
 from diffusion_jax import build, config
 from diffusion_jax.checkpoints.step_folders import Keep
 from diffusion_jax.checkpoints.storage import Checkpoints
@@ -46,11 +46,11 @@ BFLOAT16 = 3e-2
 
 
 @cache
-def job(dtype: str = "float32") -> ours.Job:
+def job(dtype: str = "float32") -> programs.Job:
     """Build the digits' network, smaller, with attention, dropout and two resolutions."""
-    path = record.ROOT / "configs" / "digits.py"
+    path = records.ROOT / "configs" / "digits.py"
     settings = config.load(str(path), [*SMALL.items(), ("model.dtype", dtype)])
-    return ours.job(settings)
+    return programs.job(settings)
 
 
 @cache
@@ -117,7 +117,7 @@ def training() -> Trained:
 
 def started(state):
     """Compile the step for all devices; return it, its `Parallel`, and a state placed there."""
-    batch, parallel = job().batch, ours.spread(job())
+    batch, parallel = job().batch, programs.spread(job())
     parallel = parallel.compile(batch)
     placed = parallel.place_batch(batch)
     return lambda state: parallel.step(state, placed), parallel, parallel.place_state(state)
@@ -190,7 +190,7 @@ def resumed() -> dict:
         saved = checkpoints.wait()
         assert saved, "nothing was saved"
         assert saved.error is None, saved.error
-        restored = checkpoints.restore(saved.step, ours.spread(job()).state)
+        restored = checkpoints.restore(saved.step, programs.spread(job()).state)
         checkpoints.close()
         step, parallel, state = started(restored)
         for _ in range(saved.step, STEPS):

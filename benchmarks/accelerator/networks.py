@@ -6,11 +6,11 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from benchmarks import ours, peer, record
+from benchmarks.harness import peer_client, programs, records
 from diffusion_jax import config
 from diffusion_jax.errors import UserError
 
-CONFIG = record.ROOT / "configs" / "cifar10_fast.py"
+CONFIG = records.ROOT / "configs" / "cifar10_fast.py"
 # For a rehearsal on a CPU.
 SMALL = {
     "model.channels": "8",
@@ -21,25 +21,25 @@ ROUNDS = 5
 BROKEN: dict[str, str] = {}  # peers that failed in this stage, and why
 
 
-def job(options, batch: int, dtype: str = "bfloat16") -> ours.Job:
+def job(options, batch: int, dtype: str = "bfloat16") -> programs.Job:
     """Build CIFAR-10's network for a batch of random images; a smaller one for a rehearsal."""
     overrides = {"train.batch_size": str(batch), "model.dtype": dtype}
     overrides |= SMALL if options.small else {}
-    return ours.job(config.load(str(CONFIG), list(overrides.items())))
+    return programs.job(config.load(str(CONFIG), list(overrides.items())))
 
 
 def rounds(options) -> argparse.Namespace:
     """Say how often `compare.compare` measures."""
-    return argparse.Namespace(rounds=2 if options.small else ROUNDS, awake=False)
+    return argparse.Namespace(rounds=2 if options.small else ROUNDS)
 
 
 def start_peer(
-    options, one: ours.Job, stack: ExitStack, *warm_up
-) -> tuple[list[peer.Peer], dict[str, Any]]:
+    options, one: programs.Job, stack: ExitStack, *warm_up
+) -> tuple[list[peer_client.Peer], dict[str, Any]]:
     """Start PyTorch's network in another process and give it its first command, which compiles.
 
-    diffusers' where it is installed, else the copy in `benchmarks.torch_unet`; compiled, or eager
-    where that fails and in a rehearsal. It uses one GPU, so it is compared with nothing else.
+    diffusers' where it is installed, else the copy in `torch_unet`; compiled, or eager where that
+    fails and in a rehearsal. It uses one GPU, so it is compared with nothing else.
 
     Returns:
         The peer, or none, and what to record of it.
@@ -47,13 +47,13 @@ def start_peer(
     if not options.peers or options.device["platform"] == "tpu" or len(options.device["kinds"]) > 1:
         return [], {}
     python = Path(options.peers)
-    names = peer.CHOICES["diffusers" if has(python, "diffusers") else "torch"]
-    settings = peer.settings(one.settings, one.data)
+    names = peer_client.CHOICES["diffusers" if has(python, "diffusers") else "torch"]
+    settings = peer_client.settings(one.settings, one.data)
     for name in names[:1] if options.small else reversed(names):
         if name in BROKEN:
             continue
         try:
-            started = stack.enter_context(peer.started(python, name, settings))
+            started = stack.enter_context(peer_client.started(python, name, settings))
             if not options.small and started.about["device"] == "cpu":
                 raise UserError(f"{python} has a torch that finds no GPU")
             if started.about["parameters"] != one.parameters:

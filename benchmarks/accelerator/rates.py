@@ -2,7 +2,7 @@
 
 import jax
 
-from benchmarks import measure
+from benchmarks.harness import roofline, timing
 
 # Name: type of the matrices, and precision of their products.
 PRECISIONS = {
@@ -34,8 +34,8 @@ def rates(name: str) -> dict[str, float]:
     """Return operations/s of products and convolutions in 10^12, and memory traffic in GB/s."""
     dtype, precision = PRECISIONS[name]
     with jax.default_matmul_precision(precision):
-        ceilings = measure.Ceilings(dtype)
-        found = ceilings.rates(measure.in_turn(ceilings.calls, ROUNDS))
+        ceilings = roofline.Ceilings(dtype)
+        found = ceilings.rates(timing.in_turn(ceilings.calls, ROUNDS))
     return {
         "matmul_tflops": found["matmul"] / 1e12,
         "convolution_tflops": found["convolution"] / 1e12,

@@ -9,7 +9,7 @@ from typing import Any
 
 import jax
 
-from benchmarks import record
+from benchmarks.harness import records
 from diffusion_jax.errors import UserError
 from diffusion_jax.files import replacing
 
@@ -87,7 +87,7 @@ def _shown(item: dict[str, Any]) -> str:
 def write(path: Path, content: dict[str, Any], device: dict[str, Any]) -> None:
     """Write a stage's file, whole or not at all, with hardware, versions and date."""
     with replacing(path) as file:
-        file.write(json.dumps(record.described(content, device["kinds"]), indent=1) + "\n")
+        file.write(json.dumps(records.described(content, device["kinds"]), indent=1) + "\n")
 
 
 def read(path: Path) -> dict[str, Any]:

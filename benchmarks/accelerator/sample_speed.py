@@ -5,9 +5,9 @@ from contextlib import ExitStack
 from functools import cache, partial
 from typing import Any
 
-from benchmarks import measure
 from benchmarks.accelerator.networks import job, rounds, start_peer
-from benchmarks.sample import bare, in_one_scan, make_chain
+from benchmarks.harness import timing
+from benchmarks.speed.sample import bare, in_one_scan, make_chain
 from diffusion_jax.devices.compiler import enable_cache
 
 # Network calls and images; what is worth most comes first.
@@ -36,17 +36,17 @@ def chain(options, results, calls: int, batch: int, peer_of) -> dict[str, Any]:
         starting = background.submit(peer_of, batch)
         ways = {"scan": in_one_scan, "network": bare}
         programs = {name: background.submit(way, made, calls) for name, way in ways.items()}
-    timed = {name: partial(measure.timed, each.result().call) for name, each in programs.items()}
+    timed = {name: partial(timing.timed, each.result().call) for name, each in programs.items()}
     peers, said = starting.result()
     for each in peers:
         timed["peer"] = partial(each.ask, "sample", batch, calls)
     short = calls <= WARMED
-    found = measure.in_turn(timed, rounds(options).rounds if short else 1, warm=short)
-    seconds = {name: measure.median(found, name) for name in timed}
+    found = timing.in_turn(timed, rounds(options).rounds if short else 1, warm=short)
+    seconds = {name: timing.median(found, name) for name in timed}
     return {
         "images_per_second": batch / seconds["scan"],
-        "scan_over_network_calls": measure.ratio(found, "scan", "network"),
-        **({"ratio": measure.ratio(found, "peer", "scan")} if "peer" in timed else {}),
+        "scan_over_network_calls": timing.ratio(found, "scan", "network"),
+        **({"ratio": timing.ratio(found, "peer", "scan")} if "peer" in timed else {}),
         "seconds": seconds,
         "calls": calls,
         "batch": batch,

@@ -8,10 +8,10 @@ from typing import Any
 
 import jax
 
-from benchmarks import compare, measure, ours
 from benchmarks.accelerator.networks import job, rounds, start_peer
 from benchmarks.accelerator.rates import PRECISIONS
 from benchmarks.accelerator.results import Results
+from benchmarks.harness import comparison, programs, timing
 from diffusion_jax.devices.compiler import enable_cache, known
 
 BATCHES, SMALL_BATCHES = (256, 512, 128), (16, 8)
@@ -63,7 +63,7 @@ def step(options, name: str, batch: int) -> dict[str, Any]:
             )
             program, seconds = compiled(one)
         peers, said = starting.result() if starting else ([], {})
-        found = compare.compare(one, program, peers, ("train",), rounds(options))
+        found = comparison.compare(one, program, peers, ("train",), rounds(options))
         memory = [each.ask("memory").get("device_peak", 0) for each in peers]
     return {
         "images_per_second": batch / found["seconds"]["ours"],
@@ -85,13 +85,13 @@ def with_options(options, batch: int, more: dict[str, Any]) -> dict[str, Any]:
         return {"left_out": f"this compiler does not take {', '.join(more)}"}
     one = job(options, batch)
     began = time.perf_counter()
-    program = ours.train_step(one, **more)
+    program = programs.train_step(one, **more)
     seconds = time.perf_counter() - began
     calls = {"as_it_is": compiled(one)[0].call, "with_options": program.call}
-    timed = {name: partial(measure.timed, call) for name, call in calls.items()}
-    found = measure.in_turn(timed, rounds(options).rounds)
+    timed = {name: partial(timing.timed, call) for name, call in calls.items()}
+    found = timing.in_turn(timed, rounds(options).rounds)
     return {
-        "speed_over_as_it_is": (speed := measure.ratio(found, "as_it_is", "with_options")),
+        "speed_over_as_it_is": (speed := timing.ratio(found, "as_it_is", "with_options")),
         "worth_its_line_in_compiler_py": speed >= WORTH,
         "compile_seconds": seconds,
         "options": more,
@@ -99,14 +99,14 @@ def with_options(options, batch: int, more: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def compiled(one: ours.Job) -> tuple[ours.Program, float]:
+def compiled(one: programs.Job) -> tuple[programs.Program, float]:
     """Compile the step, or read it from the cache; return it and the seconds that took."""
     began = time.perf_counter()
-    program = ours.train_step(one)
+    program = programs.train_step(one)
     return program, time.perf_counter() - began
 
 
-def used_bytes(program: ours.Program) -> int:
+def used_bytes(program: programs.Program) -> int:
     """Count what the compiled step needs on each device: state, batch and temporaries."""
     used = program.compiled.memory_analysis()
     ends = used.argument_size_in_bytes + used.output_size_in_bytes - used.alias_size_in_bytes

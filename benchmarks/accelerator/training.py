@@ -13,9 +13,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from benchmarks import record
 from benchmarks.accelerator.data import DIGITS, Data, as_arrays, open_data
 from benchmarks.accelerator.networks import CONFIG, SMALL
+from benchmarks.harness import records
 from diffusion_jax import build, run_folder
 from diffusion_jax.checkpoints import step_folders
 from diffusion_jax.commands.restore import restore_ema
@@ -57,7 +57,7 @@ def train(options, data: Data, seconds: float) -> dict[str, Any]:
         *flags(options, data),
         f"--config.train.minutes={minutes}",
     ]
-    done = record.run(command, stop_after=60.0 * left + SLACK * reserved)
+    done = records.run(command, stop_after=60.0 * left + SLACK * reserved)
     saved = step_folders.complete(workdir / "checkpoints")
     if not saved:
         last = done.lines[-1][1] if done.lines else "train.py said nothing"
@@ -83,7 +83,7 @@ def evaluate(workdir: Path, num: int) -> dict[str, Any]:
     """Bits/dim of the averaged parameters on the first test images."""
     report = workdir / "evaluation" / "accelerator.json"
     flags = [f"--num={num}", f"--every={EVERY}", f"--out={report}"]
-    done = record.run([*script("evaluate", workdir), *flags])
+    done = records.run([*script("evaluate", workdir), *flags])
     total = json.loads(report.read_text())["bits_per_dim"]["total"]
     return {
         "bits_per_dim": total["mean"],
@@ -97,7 +97,7 @@ def evaluate(workdir: Path, num: int) -> dict[str, Any]:
 def sample(workdir: Path, out: Path) -> dict[str, Any]:
     """Draw 64 images with 20 calls of DPM-Solver++."""
     method = ["--sampler=dpmpp_2m", "--grid=log_snr", "--steps=20"]
-    done = record.run([*script("sample", workdir), "--num=64", *method, f"--out={out}"])
+    done = records.run([*script("sample", workdir), "--num=64", *method, f"--out={out}"])
     return {"picture": out.name, "seconds": done.seconds}
 
 
@@ -143,7 +143,7 @@ def flags(options, data: Data) -> list[str]:
     changes = {"data.name": "arrays", "data.dir": folder}
     if options.small:
         changes |= {**SMALL, "train.batch_size": SMALL_BATCH}
-    path = CONFIG.relative_to(record.ROOT)
+    path = CONFIG.relative_to(records.ROOT)
     return [f"--config={path}", *(f"--config.{key}={value}" for key, value in changes.items())]
 
 

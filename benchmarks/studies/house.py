@@ -1,31 +1,21 @@
-"""How large is the house? Modules, lines, functions, and names that are defined more than once.
+"""Count a package's modules, lines and functions, and names defined more than once.
 
-python -m benchmarks.studies.house [--package diffusion_jax]
+python -m benchmarks.studies.house [--package diffusion_jax] [--out x.json]
 """
 
-import argparse
 import ast
-import json
 from collections import defaultdict
 from pathlib import Path
 from statistics import median
 
-from benchmarks import record
-
-LARGE, SMALL = 250, 45  # lines of a file
-
-
-def main() -> None:
-    """Count and print as JSON."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--package", default="diffusion_jax")
-    package = record.ROOT / parser.parse_args().package
-    print(json.dumps(counted(package), indent=1))
+from benchmarks.harness import records
+from diffusion_jax.commands.arguments import run
 
 
 def counted(package: Path) -> dict:
-    """Count the lines of files and functions below a folder."""
-    lines = {path: len(path.read_text().splitlines()) for path in sorted(package.rglob("*.py"))}
+    """Count the lines of files and functions below a folder; `__init__` files are no modules."""
+    paths = [path for path in sorted(package.rglob("*.py")) if path.name != "__init__.py"]
+    lines = {path: len(path.read_text().splitlines()) for path in paths}
     functions, names = [], defaultdict(list)
     for path in lines:
         tree = ast.parse(path.read_text())
@@ -44,11 +34,9 @@ def counted(package: Path) -> dict:
         "median_lines": median(functions),
         "p90_lines": functions[int(0.9 * len(functions))],
         "longest": functions[-1],
-        "files_above_250": [path.name for path, count in lines.items() if count > LARGE],
-        "files_of_45_or_fewer": sum(count <= SMALL for count in lines.values()),
-        "defined_more_than_once": {
-            n: where for n, where in sorted(names.items()) if len(where) > 1
-        },
+        "files_above_250": [path.name for path, count in lines.items() if count > 250],
+        "files_of_45_or_fewer": sum(count <= 45 for count in lines.values()),
+        "defined_more_than_once": {n: found for n, found in names.items() if len(found) > 1},
     }
 
 
@@ -63,5 +51,13 @@ def public_names(tree: ast.Module) -> list[str]:
     return [name for name in found if not name.startswith("_")]
 
 
+def main(arguments: list[str]) -> None:
+    """Count and report."""
+    parser = records.parser("studies.house", __doc__)
+    parser.add_argument("--package", default="diffusion_jax")
+    given = parser.parse_args(arguments)
+    records.save(given.out, counted(records.ROOT / given.package))
+
+
 if __name__ == "__main__":
-    main()
+    run(main)

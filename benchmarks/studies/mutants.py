@@ -1,4 +1,4 @@
-"""Would the tests notice a wrong formula? One change at a time in a copy of the project.
+"""Change one formula at a time in a copy of the project and see whether the tests notice.
 
 python -m benchmarks.studies.mutants [--package core] [--per_function 1] [--out x.json]
 
@@ -6,7 +6,6 @@ A mutant has one sign, factor, number or comparison of a public function changed
 that name the module; a mutant that they do not notice is listed as a survivor.
 """
 
-import argparse
 import ast
 import copy
 import random
@@ -16,21 +15,14 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from benchmarks import record
+from benchmarks.harness import records
+from diffusion_jax.commands.arguments import positive, run
 
-SWAPS: dict[type, type] = {
-    ast.Add: ast.Sub,
-    ast.Sub: ast.Add,
-    ast.Mult: ast.Div,
-    ast.Div: ast.Mult,
-    ast.Lt: ast.GtE,
-    ast.Gt: ast.LtE,
-    ast.LtE: ast.Gt,
-    ast.GtE: ast.Lt,
-    ast.USub: ast.UAdd,
-}
+SWAPS: dict[type, type] = {ast.USub: ast.UAdd}
+for one, other in ((ast.Add, ast.Sub), (ast.Mult, ast.Div), (ast.Lt, ast.GtE), (ast.Gt, ast.LtE)):
+    SWAPS |= {one: other, other: one}
 
 
 class Mutant(NamedTuple):
@@ -49,42 +41,35 @@ def places(function: ast.FunctionDef) -> list[ast.AST]:
 
 
 def _changed(node: ast.AST) -> str | None:
-    """Change a node in place; how, None if nothing in it can be."""
+    """Change a node in place and say how; None if nothing in it can be changed."""
+    if isinstance(node, ast.Constant) and type(node.value) in (int, float):
+        before: Any = node.value
+        node.value = before + 1
+        return f"{before} -> {node.value}"
     if isinstance(node, ast.BinOp | ast.UnaryOp) and type(node.op) in SWAPS:
         before, node.op = type(node.op).__name__, SWAPS[type(node.op)]()
         return f"{before} -> {type(node.op).__name__}"
     if isinstance(node, ast.Compare) and type(node.ops[0]) in SWAPS:
         before, node.ops[0] = type(node.ops[0]).__name__, SWAPS[type(node.ops[0])]()
         return f"{before} -> {type(node.ops[0]).__name__}"
-    if (
-        isinstance(node, ast.Constant)
-        and isinstance(node.value, int | float)
-        and (not isinstance(node.value, bool))
-    ):
-        before, node.value = node.value, node.value + 1
-        return f"{before} -> {node.value}"
     return None
 
 
+def functions(tree: ast.Module) -> list[ast.FunctionDef]:
+    """Return the public functions and methods of a module, in a fixed order."""
+    found = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+    return [function for function in found if not function.name.startswith("_")]
+
+
 def mutants(module: Path, per_function: int) -> Iterator[Mutant]:
-    """Make a few mutants of every public function and method, the same ones every time."""
+    """Make a few mutants of every public function, the same ones every time."""
     tree = ast.parse(module.read_text())
-    for function in ast.walk(tree):
-        if not isinstance(function, ast.FunctionDef) or function.name.startswith("_"):
-            continue
-        found = places(function)
-        chosen = random.Random(f"{module.name} {function.name}").sample(
-            range(len(found)), min(per_function, len(found))
-        )
-        for index in chosen:
+    for position, function in enumerate(functions(tree)):
+        count = len(places(function))
+        rng = random.Random(f"{module.name} {function.name}")
+        for index in rng.sample(range(count), min(per_function, count)):
             whole = copy.deepcopy(tree)
-            twin = next(
-                node
-                for node in ast.walk(whole)
-                if isinstance(node, ast.FunctionDef)
-                and (node.name, node.lineno) == (function.name, function.lineno)
-            )
-            node = places(twin)[index]
+            node = places(functions(whole)[position])[index]
             change = _changed(node)
             assert change
             line = getattr(node, "lineno", function.lineno)
@@ -105,7 +90,7 @@ def tests_of(module: Path, root: Path) -> list[str]:
 
 def killed(mutant: Mutant, root: Path) -> bool:
     """Run the tests on a mutant in a copy of the project; whether they notice."""
-    path = root / mutant.module.relative_to(record.ROOT)
+    path = root / mutant.module.relative_to(records.ROOT)
     before = path.read_text()
     path.write_text(mutant.text)
     command = [sys.executable, "-m", "pytest", "-x", "-q", "--numprocesses=0"]
@@ -118,28 +103,31 @@ def killed(mutant: Mutant, root: Path) -> bool:
     return done.returncode != 0
 
 
-def main() -> None:
+def copied(folder: Path) -> Path:
+    """Copy the project, without environments and runs."""
+    ignored = shutil.ignore_patterns(".venv*", ".git", "runs", ".cache", "__pycache__")
+    return Path(shutil.copytree(records.ROOT, folder / "project", ignore=ignored))
+
+
+def main(arguments: list[str]) -> None:
     """Try every mutant and list the survivors."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--package", default="core")
-    parser.add_argument("--per_function", type=int, default=1)
-    parser.add_argument("--out", type=Path)
-    given = parser.parse_args()
-    survivors, count = [], 0
+    parser = records.parser("studies.mutants", __doc__)
+    parser.add_argument("--package", default="core", help="a folder of diffusion_jax")
+    parser.add_argument("--per_function", type=positive, default=1)
+    given = parser.parse_args(arguments)
+    modules = sorted((records.ROOT / "diffusion_jax" / given.package).glob("*.py"))
+    made = [mutant for module in modules for mutant in mutants(module, given.per_function)]
+    survivors = []
     with tempfile.TemporaryDirectory() as folder:
-        root = Path(folder) / "project"
-        ignored = shutil.ignore_patterns(".venv*", ".git", "runs", ".cache", "__pycache__")
-        shutil.copytree(record.ROOT, root, ignore=ignored)
-        for module in sorted((record.ROOT / "diffusion_jax" / given.package).glob("*.py")):
-            for mutant in mutants(module, given.per_function):
-                count += 1
-                noticed = killed(mutant, root)
-                where = f"{module.name}:{mutant.line} {mutant.function}: {mutant.change}"
-                print(f"{'killed  ' if noticed else 'SURVIVED'} {where}", flush=True)
-                survivors += [] if noticed else [where]
-    result = {"mutants": count, "killed": count - len(survivors), "survivors": survivors}
-    record.save(given.out, result)
+        root = copied(Path(folder))
+        for mutant in made:
+            where = f"{mutant.module.name}:{mutant.line} {mutant.function}: {mutant.change}"
+            if not killed(mutant, root):
+                survivors.append(where)
+            print(f"{'SURVIVED' if where in survivors else 'killed  '} {where}", flush=True)
+    noticed = len(made) - len(survivors)
+    records.save(given.out, {"mutants": len(made), "killed": noticed, "survivors": survivors})
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

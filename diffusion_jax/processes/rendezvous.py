@@ -66,9 +66,9 @@ def _gather(server: socket.socket, count: int, timeout: float) -> dict[int, Link
         if time.monotonic() > until:
             missing = [str(i) for i in range(1, count) if i not in links]
             raise LostPeer(
-                f"process{'es' * (len(missing) > 1)} {', '.join(missing)} of {count} did not connect "
-                f"within {timeout:g} s; start all with the same --coordinator and --num_processes, "
-                "in a Slurm job with srun"
+                f"process{'es' * (len(missing) > 1)} {', '.join(missing)} of {count} did not "
+                f"connect within {timeout:g} s; start all with the same --coordinator and "
+                "--num_processes, in a Slurm job with srun"
             )
         with suppress(TimeoutError):
             if _greet(server.accept()[0], count, links):

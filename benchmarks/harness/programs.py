@@ -1,13 +1,13 @@
-"""Our own programs on random images, from a config and a batch size: no data set is needed."""
+"""Our compiled programs on random images, from a config and a batch size; no data set is needed."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks import operations
+from benchmarks.harness.roofline import count_operations
 from diffusion_jax import build
 from diffusion_jax.config import Config
 from diffusion_jax.core.keys import Stream, stream_key
@@ -16,6 +16,7 @@ from diffusion_jax.devices import sharding
 from diffusion_jax.devices.compiler import compiler_options
 from diffusion_jax.errors import UserError
 from diffusion_jax.models.network import parameter_count
+from diffusion_jax.training.state import TrainState
 from diffusion_jax.training.step import Batch
 
 KNOWN = {
@@ -27,9 +28,9 @@ KNOWN = {
 
 
 class Program(NamedTuple):
-    """Something compiled that can be called again and again.
+    """A compiled program that can be called repeatedly.
 
-    flops: operations of one call, as `operations.count` counts them.
+    flops: operations of one call, as `count_operations` counts them.
     """
 
     call: Callable[[], Any]
@@ -38,19 +39,24 @@ class Program(NamedTuple):
 
 
 class Job(NamedTuple):
-    """A config with what it builds and random images."""
+    """A config with what it builds, and random images."""
 
     settings: Config
     data: DataSpec
     diffusion: build.Diffusion
 
     @property
+    def size(self) -> int:
+        """The number of images in a batch."""
+        return self.settings.train.batch_size
+
+    @property
     def batch(self) -> Batch:
         """One whole batch on the host."""
-        size, rng = self.settings.train.batch_size, np.random.default_rng(0)
-        images = rng.integers(self.data.levels, size=(size, *self.data.shape)).astype(np.uint8)
-        labels = rng.integers(max(self.data.classes, 1), size=size).astype(np.int32)
-        return Batch(images, labels, np.arange(size, dtype=np.int32))
+        rng = np.random.default_rng(0)
+        images = rng.integers(self.data.levels, size=(self.size, *self.data.shape))
+        labels = rng.integers(max(self.data.classes, 1), size=self.size).astype(np.int32)
+        return Batch(images.astype(np.uint8), labels, np.arange(self.size, dtype=np.int32))
 
     @property
     def training(self) -> build.Training:
@@ -58,20 +64,25 @@ class Job(NamedTuple):
         return build.training(self.settings, self.diffusion)
 
     @property
+    def state(self) -> TrainState:
+        """The shapes of a training state."""
+        return jax.eval_shape(self.training.init, jax.random.key(0))
+
+    @property
     def parameters(self) -> int:
-        """Of the network."""
+        """The number of the network's parameters."""
         return parameter_count(jax.eval_shape(self.diffusion.init, jax.random.key(0)))
 
     def placed(self, *arrays: Any) -> tuple[Any, ...]:
-        """Fresh parameters on every device, and arrays split over them image by image."""
-        sharding.check_batch(self.settings.train.batch_size, jax.device_count())
+        """Return fresh parameters on every device, and the arrays split over them by image."""
+        sharding.check_batch(self.size, jax.device_count())
         layout = sharding.shardings(jax.devices())
         params = jax.device_put(self.diffusion.init(jax.random.key(0)), layout.replicated)
         return params, *jax.device_put(arrays, layout.split)
 
 
 def data_spec(settings: Config) -> DataSpec:
-    """Shape, levels and classes of the config's images, without looking for them.
+    """Return shape, levels and classes of the config's images without opening the data.
 
     Raises:
         UserError: only the data would tell.
@@ -87,37 +98,33 @@ def data_spec(settings: Config) -> DataSpec:
 
 
 def job(settings: Config) -> Job:
-    """Everything but parameters."""
+    """Build everything except parameters."""
     data = data_spec(settings)
     return Job(settings, data, build.diffusion(settings, data))
 
 
 def program(function: Callable, *arguments: Any) -> Program:
-    """A function of arrays, compiled for these."""
+    """Compile a function of arrays for these arguments."""
     lowered = jax.jit(function).lower(*arguments)
     compiled = lowered.compile(compiler_options=compiler_options())
-    flops = operations.count(function, *arguments)
+    flops = count_operations(function, *arguments)
     return Program(lambda: compiled(*arguments), compiled, flops)
 
 
-def spread(one: Job) -> sharding.Parallel:
-    """The training step over all devices, not yet compiled."""
-    training, settings = one.training, one.settings
-    shapes = jax.eval_shape(training.init, jax.random.key(0))
-    size = settings.train.batch_size
-    return sharding.data_parallel(
-        training.make_step, settings.parallel, jax.devices(), size, shapes
-    )
+def spread(one: Job, devices: Sequence[Any] | None = None) -> sharding.Parallel:
+    """Return the training step over these devices, by default all, not yet compiled."""
+    mode, used = one.settings.parallel, devices or jax.devices()
+    return sharding.data_parallel(one.training.make_step, mode, used, one.size, one.state)
 
 
 def train_step(one: Job, **options: Any) -> Program:
-    """The training step, as `train.py` compiles it; every call goes on from the last state.
+    """Compile the training step as `train.py` does; each call continues from the last state.
 
     Args:
-        options: more of XLA's.
+        options: additional options of XLA.
     """
     batch, parallel = one.batch, spread(one)
-    flops = operations.count(parallel.step, *parallel.shapes(batch))
+    flops = count_operations(parallel.step, *parallel.shapes(batch))
     parallel = parallel.compile(batch, **options)
     key = stream_key(one.settings.seed, Stream.INIT)
     placed, state = parallel.place_batch(batch), parallel.place_state(one.training.init(key))
@@ -130,8 +137,17 @@ def train_step(one: Job, **options: Any) -> Program:
     return Program(call, parallel.step, flops)
 
 
+def forward(one: Job) -> Program:
+    """Compile one call of the network without dropout."""
+    x = jax.random.normal(jax.random.key(1), (one.size, *one.data.shape))
+    params, x, t = one.placed(x, jnp.arange(one.size) % one.diffusion.schedule.steps)
+    return program(
+        lambda params, x, t: one.diffusion.network(params, x, t, None, None), params, x, t
+    )
+
+
 def network_calls(diffusion: build.Diffusion, params, x: jax.Array, times: jax.Array, label):
-    """x after one call of the network at each time, and nothing else."""
+    """Return x after one call of the network at each time, and nothing else."""
 
     def call(x, time):
         output = diffusion.network(params, x, jnp.full(len(x), time), label, None)
@@ -140,16 +156,10 @@ def network_calls(diffusion: build.Diffusion, params, x: jax.Array, times: jax.A
     return jax.lax.scan(call, x, times)[0]
 
 
-def own_work(diffusion: build.Diffusion) -> build.Diffusion:
-    """The same with a network that costs nothing."""
-    return diffusion._replace(network=lambda params, x, time, label, keys: 0.5 * x)
+def own_work(one: Job) -> Job:
+    """Replace the network by one that costs nothing."""
 
+    def free(params, x, time, label, keys):
+        return 0.5 * x
 
-def forward(one: Job) -> Program:
-    """One call of the network without dropout."""
-    size = one.settings.train.batch_size
-    x = jax.random.normal(jax.random.key(1), (size, *one.data.shape))
-    params, x, t = one.placed(x, jnp.arange(size) % one.diffusion.schedule.steps)
-    return program(
-        lambda params, x, t: one.diffusion.network(params, x, t, None, None), params, x, t
-    )
+    return one._replace(diffusion=one.diffusion._replace(network=free))

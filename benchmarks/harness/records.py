@@ -1,5 +1,6 @@
-"""What every benchmark result carries: where and with what it was measured."""
+"""Run commands, and save results with where and with what they were measured."""
 
+import argparse
 import json
 import os
 import platform
@@ -12,13 +13,18 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-ROOT = Path(__file__).parent.parent
+import jax
+
+from diffusion_jax.commands.arguments import Parser, as_path, check_file
+
+ROOT = Path(__file__).parent.parent.parent
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 
 
 class Finished(NamedTuple):
-    """A command that ended well: its lines, each with its second, and its peak memory."""
+    """A command that succeeded: its lines with their seconds, its duration, its peak memory."""
 
     lines: list[tuple[float, str]]
     seconds: float
@@ -33,7 +39,7 @@ def run(
     """Run a command from the project's root and time its output.
 
     Args:
-        environment: more variables.
+        environment: additional variables.
         stop_after: seconds after which it is asked to stop, which is no failure.
 
     Raises:
@@ -62,8 +68,24 @@ def run(
     return Finished(lines, time.perf_counter() - began, usage.ru_maxrss / 2**20)
 
 
+def parser(name: str, description: str | None) -> Parser:
+    """Make the parser of `python -m benchmarks.NAME`, which knows `--out`."""
+    made = Parser(
+        prog=f"python -m benchmarks.{name}",
+        description=description,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    made.add_argument("--out", type=_writable, help="write the result to this JSON file too")
+    return made
+
+
+def _writable(text: str) -> Path:
+    check_file(path := as_path(text))
+    return path
+
+
 def processor() -> str:
-    """The processor's name, as far as the system tells."""
+    """Return the processor's name, as far as the system tells."""
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):
@@ -73,23 +95,19 @@ def processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def described(result: dict, devices: list[str]) -> dict:
-    """Return a result with hardware, versions and date; `devices` are the kinds of JAX's."""
-    packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+def described(result: dict[str, Any], devices: list[str]) -> dict[str, Any]:
+    """Add hardware, versions and date to a result; `devices` are the kinds of JAX's devices."""
     return {
         **result,
         "hardware": {"processor": processor(), "cores": os.cpu_count(), "devices": devices},
-        "versions": {"python": platform.python_version(), **{p: version(p) for p in packages}},
+        "versions": {"python": platform.python_version(), **{p: version(p) for p in PACKAGES}},
         "date": datetime.now(UTC).date().isoformat(),
     }
 
 
-def save(path: Path | None, result: dict) -> None:
-    """Print a result as JSON with where it was measured; also write it if `path` is given."""
-    import jax
-
+def save(path: Path | None, result: dict[str, Any]) -> None:
+    """Print a result as JSON with where it was measured; write it to `path` too, if given."""
     text = json.dumps(described(result, [device.device_kind for device in jax.devices()]), indent=2)
     print(text)
     if path is not None:
-        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text + "\n")

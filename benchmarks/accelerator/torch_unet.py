@@ -156,6 +156,6 @@ class UNet(nn.Module):
 
 
 def unet(given: dict) -> nn.Module:
-    """Build the network that `benchmarks.peer.settings` describes."""
+    """Build the network that `harness.peer_client.settings` describes."""
     names = ("shape", "channels", "multipliers", "blocks", "attention_resolutions", "dropout")
     return UNet(**{name: given[name] for name in names})

@@ -1,58 +1,36 @@
-"""The networks that ours are compared with, in PyTorch: built, then trained and called on command.
+"""PyTorch networks to compare with: built, then trained and called on command.
 
-python -m benchmarks.peers NAME SETTINGS_JSON
+python -m benchmarks.harness.peer_server NAME SETTINGS_JSON
 
-For an interpreter that has torch and the peer's package; `benchmarks.peer` starts it. Commands
-come on stdin, a line each: `train` (one step), `forward CALLS`, `sample IMAGES STEPS`, `memory`,
-`forget` (the peak of memory so far), `quit`. Each is answered by a line of JSON; the first line
-says what was built. SETTINGS_JSON is what `benchmarks.peer.settings` says of one of our configs.
+Runs in an interpreter that has torch; `peer_client` starts it and describes one of our configs in
+SETTINGS_JSON. Commands come on stdin, one a line: `train` (one step), `forward CALLS`,
+`sample IMAGES STEPS`, `memory`, `forget` (the peak of memory). Each is answered by a line of
+JSON; the first line says what was built.
 """
 
-import importlib.metadata
 import json
 import os
 import sys
 import time
 from collections.abc import Callable
+from importlib.metadata import version
 from typing import Any
-from unittest import mock
 
 import torch  # pyright: ignore[reportMissingImports]
-from torch.nn.attention import SDPBackend, sdpa_kernel  # pyright: ignore[reportMissingImports]
-from torch.utils.flop_counter import FlopCounterMode  # pyright: ignore[reportMissingImports]
 
-from benchmarks import process_memory
-from benchmarks.torch_unet import unet
+from benchmarks.harness import process_memory
 from diffusion_jax.devices.allocator import give_back
 
 BETA_START, BETA_END, T = 1e-4, 0.02, 1000
 
-# What denoising_diffusion_pytorch imports for its training script; its network needs none of it.
-ABSENT = (
-    "accelerate",
-    "ema_pytorch",
-    "pytorch_fid",
-    "pytorch_fid.fid_score",
-    "pytorch_fid.inception",
-    "scipy",
-    "scipy.optimize",
-    "torchvision",
-)
-
-
-def attention_levels(given: dict) -> list[bool]:
-    """Which levels have attention, from the first."""
-    side = max(given["shape"][:2])
-    sides = [side // 2**level for level in range(len(given["multipliers"]))]
-    return [side in given["attention_resolutions"] for side in sides]
-
 
 def diffusers_unet(given: dict) -> torch.nn.Module:
-    """DDPM's U-Net, the same layers as ours; where widths are under 128, other groups in norms."""
+    """Build DDPM's U-Net, whose layers are ours; below 128 channels its norms group differently."""
     from diffusers import UNet2DModel  # pyright: ignore[reportMissingImports]
 
     height, width, channels = given["shape"]
-    kinds = ["Attn" * attends for attends in attention_levels(given)]
+    sides = [max(height, width) >> level for level in range(len(given["multipliers"]))]
+    kinds = ["Attn" * (side in given["attention_resolutions"]) for side in sides]
     return UNet2DModel(
         sample_size=(height, width),
         in_channels=channels,
@@ -71,49 +49,31 @@ def diffusers_unet(given: dict) -> torch.nn.Module:
     )
 
 
-def lucidrains_unet(given: dict) -> torch.nn.Module:
-    """denoising_diffusion_pytorch's own network of the same widths: another one than ours."""
-    absent = {name: mock.MagicMock() for name in ABSENT}
-    with mock.patch.dict(sys.modules, absent):
-        from denoising_diffusion_pytorch import Unet  # pyright: ignore[reportMissingImports]
-    return Unet(
-        dim=given["channels"],
-        dim_mults=tuple(given["multipliers"]),
-        channels=given["shape"][-1],
-        dropout=given["dropout"],
-        full_attn=tuple(attention_levels(given)),
-    )
+def plain_unet(given: dict) -> torch.nn.Module:
+    """Build our U-Net in plain PyTorch."""
+    from benchmarks.accelerator.torch_unet import unet
+
+    return unet(given)
 
 
-# Builder, package, whether it is compiled, and the order of an image's numbers in memory.
-PEERS = {
-    "diffusers": (diffusers_unet, "diffusers", False, torch.channels_last),
-    "diffusers_compiled": (diffusers_unet, "diffusers", True, torch.channels_last),
-    "torch": (unet, "torch", False, torch.channels_last),
-    "torch_compiled": (unet, "torch", True, torch.channels_last),
-    "denoising_diffusion_pytorch": (
-        lucidrains_unet,
-        "denoising-diffusion-pytorch",
-        False,
-        torch.contiguous_format,
-    ),
-}
+# Names ending in _compiled are passed through torch.compile.
+NETWORKS = {"diffusers": diffusers_unet, "torch": plain_unet}
 
 
 class Peer:
-    """A network, its optimiser and average, and one batch to train on."""
+    """A network, its optimiser and average, and one batch of images."""
 
     def __init__(self, name: str, given: dict):
-        build, self.package, compiled, self._layout = PEERS[name]
+        self.package, _, compiled = name.partition("_")
+        build = NETWORKS[self.package]
         with torch.device("meta"):
             build(given)  # imports what it needs
         self.imported_bytes = process_memory.resident_bytes()
         self._given = given
         self._device = "cuda" if torch.cuda.is_available() else "cpu"
-        network = build(given).to(self._device, memory_format=self._layout)
+        network = build(given).to(self._device, memory_format=torch.channels_last)
         self._params = list(network.parameters())
         self.parameters = sum(each.numel() for each in self._params)
-        self.flops = self._count(network)
         self._network = torch.compile(network) if compiled else network
         self._optimizer = torch.optim.Adam(self._params, fused=True, **given["adam"])
         self._average = [each.detach().clone() for each in self._params]
@@ -126,28 +86,16 @@ class Peer:
     def _noise(self, count: int) -> torch.Tensor:
         height, width, channels = self._given["shape"]
         noise = torch.randn(count, channels, height, width, device=self._device)
-        return noise.contiguous(memory_format=self._layout)
-
-    def _count(self, network) -> dict[str, int]:
-        """Operations of matrix products and convolutions, counted on one image."""
-        size, one = self._given["batch"], torch.zeros(1, dtype=torch.long, device=self._device)
-        flops = {}
-        # It does not know what the CPU's attention in one piece does.
-        with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-            output = _output(network(self._noise(1), one))
-            flops["forward"] = counter.get_total_flops() * size
-            output.square().mean().backward()
-            flops["train"] = counter.get_total_flops() * size
-        network.zero_grad(set_to_none=True)
-        return flops
+        return noise.contiguous(memory_format=torch.channels_last)
 
     def _call(self, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
         lower = self._given["dtype"] == "bfloat16"
         with torch.autocast(self._device, torch.bfloat16, enabled=lower):
-            return _output(self._network(x, t)).float()
+            output = self._network(x, t)
+            return (output if torch.is_tensor(output) else output.sample).float()
 
     def train(self) -> None:
-        """One step: t and noise, the error of the noise, its gradient clipped, Adam, average."""
+        """Take one step: draw t and noise, clip the loss's gradient, apply Adam, average."""
         self._network.train()
         x0 = self._images
         t = torch.randint(T, (len(x0),), device=self._device)
@@ -162,7 +110,7 @@ class Peer:
 
     @torch.no_grad()
     def forward(self, calls: str = "1") -> None:
-        """Calls of the network without dropout."""
+        """Call the network without dropout."""
         self._network.eval()
         t = torch.arange(len(self._images), device=self._device) % T
         for _ in range(int(calls)):
@@ -170,7 +118,7 @@ class Peer:
 
     @torch.no_grad()
     def sample(self, images: str, steps: str) -> None:
-        """Ancestral sampling along evenly spaced steps (Ho et al. 2020, algorithm 2)."""
+        """Sample ancestrally along evenly spaced steps (Ho et al. 2020, algorithm 2)."""
         self._network.eval()
         x, count = self._noise(int(images)), int(steps)
         times = [round(i * (T - 1) / max(count - 1, 1)) for i in range(count)]
@@ -184,21 +132,21 @@ class Peer:
                 x = x + (1 - alpha) ** 0.5 * torch.randn_like(x)
 
     def memory(self) -> dict[str, int]:
-        """Peaks of the process and, on an accelerator, of the device; bytes."""
+        """Return the peak bytes of the process and, on an accelerator, of the device."""
         found = {"peak": process_memory.peak_bytes()}
         if self._device == "cuda":
             found["device_peak"] = torch.cuda.max_memory_allocated()
         return found
 
     def forget(self) -> None:
-        """Peaks count from now on, without what is free just now."""
+        """Give free memory back and count peaks from now on."""
         give_back()
         process_memory.forget_peak()
         if self._device == "cuda":
             torch.cuda.reset_peak_memory_stats()
 
     def timed(self, action: Callable[[], Any]) -> dict:
-        """Seconds of an action, the device waited for, and what it gave."""
+        """Return the seconds of an action, waiting for the device, and what it found."""
         began, busy = time.perf_counter(), time.process_time()
         result = action()
         if self._device == "cuda":
@@ -207,28 +155,22 @@ class Peer:
         return {"seconds": seconds, "cpu_seconds": cpu_seconds, **(result or {})}
 
     def about(self) -> dict:
-        """What was built, with what."""
-        packages = ("torch", self.package)
+        """Describe what was built, and with what."""
         on_gpu = self._device == "cuda"
         return {
             "parameters": self.parameters,
-            "flops": self.flops,
             "device": torch.cuda.get_device_name() if on_gpu else "cpu",
             "threads": torch.get_num_threads(),
             "imported_bytes": self.imported_bytes,
             "float32_products": torch.get_float32_matmul_precision() if on_gpu else "float32",
-            "versions": {each: importlib.metadata.version(each) for each in packages},
+            "versions": {each: version(each) for each in ("torch", self.package)},
         }
 
 
-def _output(output) -> torch.Tensor:
-    return output if torch.is_tensor(output) else output.sample
-
-
 def main() -> None:
-    """Build, say so, and do what is asked until nobody asks."""
+    """Build the network, describe it, and answer commands until stdin ends."""
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what libraries print is no answer
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # libraries may print
     torch.set_float32_matmul_precision("high")  # TF32 on a GPU, as XLA does by itself
     torch.backends.cudnn.benchmark = True
     peer = Peer(sys.argv[1], json.loads(sys.argv[2]))
@@ -237,8 +179,6 @@ def main() -> None:
     actions |= {"memory": peer.memory, "forget": peer.forget}
     for line in sys.stdin:
         name, *arguments = line.split()
-        if name == "quit":
-            return
         answer = peer.timed(lambda name=name, given=arguments: actions[name](*given))
         print(json.dumps(answer), file=answers, flush=True)
 

@@ -1,4 +1,4 @@
-"""A peer's network in a process of its own, in an environment of its own (`make peers`)."""
+"""Run a PyTorch network in its own process and environment (`make peers`)."""
 
 import json
 import os
@@ -9,23 +9,22 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
-from benchmarks import record
+from benchmarks.harness.records import ROOT
 from diffusion_jax.config import Config
 from diffusion_jax.data.dataset import DataSpec
 from diffusion_jax.errors import UserError
 from diffusion_jax.models.layers import groups
 
-PYTHON = record.ROOT / ".venv-peers" / "bin" / "python"
+PYTHON = ROOT / ".venv-peers" / "bin" / "python"
 
-# The processes that each choice starts; ours is compared with the fastest of them.
+# The processes of each choice; ours is compared with the fastest of them.
 CHOICES = {
     "none": (),
     "diffusers": ("diffusers", "diffusers_compiled"),
     "torch": ("torch", "torch_compiled"),
-    "denoising_diffusion_pytorch": ("denoising_diffusion_pytorch",),
 }
 
-# What the peers' networks cannot be told, and how ours has to be for a comparison.
+# Settings that the peers' networks lack, with the value they correspond to.
 PLAIN = {
     "classes": 0,
     "heads": 1,
@@ -36,7 +35,7 @@ PLAIN = {
 
 
 def settings(config: Config, data: DataSpec) -> dict[str, Any]:
-    """One of our configs as the peers' program takes it.
+    """Describe one of our configs to `peer_server`.
 
     Raises:
         UserError: the peers have no such network.
@@ -46,6 +45,7 @@ def settings(config: Config, data: DataSpec) -> dict[str, Any]:
         if model[key] != plain:
             has = f"config.model.{key}={model[key]}"
             raise UserError(f"no peer has {has}; set it to {plain}, or take --peer=none")
+    betas = (optimizer.b1, optimizer.b2)
     return {
         "shape": data.shape,
         "channels": model.channels,
@@ -56,31 +56,27 @@ def settings(config: Config, data: DataSpec) -> dict[str, Any]:
         "norm_groups": groups(model.channels),  # at every width
         "dtype": model.dtype,
         "batch": config.train.batch_size,
-        "adam": {
-            "lr": optimizer.learning_rate,
-            "betas": (optimizer.b1, optimizer.b2),
-            "eps": optimizer.eps,
-        },
+        "adam": {"lr": optimizer.learning_rate, "betas": betas, "eps": optimizer.eps},
         "clip_norm": optimizer.clip_norm,
         "ema_decay": config.ema.decay,
     }
 
 
 class Peer:
-    """One peer's process, idle until it is asked; `started` starts it."""
+    """A peer's process, idle until asked; `started` starts it."""
 
     def __init__(self, name: str, process: subprocess.Popen, errors: IO[str]):
         self.name, self._process, self._errors = name, process, errors
         self.about = self._answer()
 
     def ask(self, *command: Any) -> dict[str, Any]:
-        """Let it do one thing; how long it took, and what it found.
+        """Run one command; return its seconds and what it found.
 
         Raises:
-            UserError: it died; the last line that it wrote tells why.
+            UserError: the process died; the message ends with its last line.
         """
         assert self._process.stdin
-        with suppress(BrokenPipeError):  # the answer that does not come says why
+        with suppress(BrokenPipeError):  # the missing answer is reported below
             print(*command, file=self._process.stdin, flush=True)
         return self._answer()
 
@@ -92,25 +88,25 @@ class Peer:
         self._process.wait()
         self._errors.seek(0)
         last = [text for text in self._errors.read().splitlines() if text.strip()][-1:]
-        raise UserError(f"the peer {self.name} ended: {''.join(last) or 'without a word'}")
+        raise UserError(f"the peer {self.name} ended: {''.join(last) or 'without a message'}")
 
 
 @contextmanager
 def started(python: Path, name: str, given: dict, **environment: str) -> Iterator[Peer]:
-    """A peer's process, which ends with the context.
+    """Start a peer's process, which ends with the context.
 
     Args:
-        given: what `settings` says.
-        environment: more variables for it.
+        given: what `settings` returns.
+        environment: additional variables.
     """
     check(python)
     threads = str(len(os.sched_getaffinity(0)))  # as many as XLA takes
-    command = [str(python.absolute()), "-m", "benchmarks.peers", name, json.dumps(given)]
+    server = ["-m", "benchmarks.harness.peer_server", name, json.dumps(given)]
     with (
         tempfile.TemporaryFile("w+") as errors,
         subprocess.Popen(
-            command,
-            cwd=record.ROOT,
+            [str(python.absolute()), *server],
+            cwd=ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,
@@ -125,7 +121,7 @@ def started(python: Path, name: str, given: dict, **environment: str) -> Iterato
 
 
 def check(python: Path) -> None:
-    """Refuse an interpreter that is not there."""
+    """Refuse an interpreter that does not exist."""
     if not python.is_file():
         raise UserError(
             f"no interpreter {python} for the peers; run `make peers`, name one with "

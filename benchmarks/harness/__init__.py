@@ -1,0 +1,1 @@
+"""What every benchmark shares: programs, rounds in turn, the floor, peers and records."""

@@ -1,0 +1,1 @@
+"""What is timed: training, sampling, evaluating, compiling, memory, data and scaling."""
