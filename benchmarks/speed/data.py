@@ -21,6 +21,7 @@ from diffusion_jax.commands.arguments import run
 from diffusion_jax.core.keys import Stream, image_keys, stream_key
 from diffusion_jax.data.stream import BatchStream
 from diffusion_jax.data.transforms import random_flip, to_unit_range
+from diffusion_jax.training import feed
 
 
 def median_seconds(action: Callable[[int], Any], repeats: int) -> float:

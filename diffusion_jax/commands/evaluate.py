@@ -20,7 +20,7 @@ from diffusion_jax.commands.arguments import (
     seed,
     split_overrides,
 )
-from diffusion_jax.commands.pictures import STRIP_ROWS, strips, write_pictures
+from diffusion_jax.commands.pictures import strips, write_pictures
 from diffusion_jax.commands.restore import restore_ema, restore_raw
 from diffusion_jax.commands.terminal import ImageProgress
 from diffusion_jax.config import override, to_json
@@ -83,9 +83,8 @@ def main(arguments: list[str]) -> None:
     _check_finite(results, done)
     result = _report(results, diffusion, given, settings)
     _write(out, result)
-    count, images = next(iter(batches()))
-    rows = strips(diffusion, run.config.sample.clip, given.seed, params, images)
-    write_pictures(out, result, rows[: min(count, STRIP_ROWS)])
+    rows = strips(diffusion, run.config.sample.clip, given.seed, params, *next(iter(batches())))
+    write_pictures(out, result, rows)
     done.remove()
     print(_summary(given.split, result))
     print(f"wrote {out} and the pictures beside it")
@@ -95,9 +94,7 @@ def _parse(arguments: list[str]):
     rest, overrides = split_overrides(arguments)
     parser = Parser(prog="evaluate.py", description="Bits per dimension of a trained run.")
     parser.add_argument("--workdir", type=as_path, required=True, help="the run's folder")
-    parser.add_argument(
-        "--split", type=named, default="test", help="split of the data; default: test"
-    )
+    parser.add_argument("--split", type=named, default="test", help="data split; default: test")
     parser.add_argument("--num", type=positive, help="only the first NUM images; default: all")
     parser.add_argument(
         "--every", type=positive, default=1, help="draw one t from each EVERY steps; default: 1"
@@ -108,9 +105,7 @@ def _parse(arguments: list[str]):
     )
     parser.add_argument("--raw", action="store_true", help="use the parameters, not their average")
     parser.add_argument(
-        "--batch_size",
-        type=positive,
-        help="images per batch; default: config.sample.batch_size or 64",
+        "--batch_size", type=positive, help="default: config.sample.batch_size, or 64 if that is 0"
     )
     parser.add_argument(
         "--trajectory", action="store_true", help="also compute the bound from whole trajectories"

@@ -15,9 +15,13 @@ STRIP_ROWS, STRIP_COLUMNS = 8, 10
 
 
 def strips(
-    diffusion: Diffusion, clip: bool, seed: int, params: Any, images: ImageBatch
+    diffusion: Diffusion, clip: bool, seed: int, params: Any, count: int, images: ImageBatch
 ) -> np.ndarray:
-    """Predict x0 from less and less noise; the image itself comes last: `[n, columns, h, w, c]`."""
+    """Predict x0 from less and less noise, for the first of a batch's `count` images.
+
+    Returns:
+        `[n, columns, h, w, c]`; the last column is the image itself.
+    """
     steps = np.linspace(diffusion.schedule.steps - 1, 0, STRIP_COLUMNS).astype(int).tolist()
     levels = diffusion.data.levels
     predict = progressive(
@@ -25,7 +29,7 @@ def strips(
     )
     rows = np.moveaxis(np.asarray(predict(params, images).x0), 0, 1)
     own = np.asarray(to_unit_range(images.levels, levels))[:, None]
-    return np.concatenate([rows, own], axis=1)
+    return np.concatenate([rows, own], axis=1)[: min(count, STRIP_ROWS)]
 
 
 def write_pictures(out: Path, report: dict[str, Any], rows: np.ndarray) -> None:

@@ -1,6 +1,7 @@
 """The bound decomposed into entropies and cross-entropies, per image, in nats.
 
-Only cross-entropies depend on the model: E CE(q, p) = E KL(q || p) + E H(q) for every term.
+Only cross-entropies depend on the model: E CE(q, p) = E KL(q || p) + E H(q) for every term. The
+same identity holds for discrete distributions, whose probabilities lie on the last axis.
 """
 
 from typing import NamedTuple
@@ -15,6 +16,31 @@ from diffusion_jax.core.bound import Bound
 from diffusion_jax.core.predictions import Denoised
 from diffusion_jax.core.process import ReverseProcess, q_marginal, q_posterior, q_sample
 from diffusion_jax.core.schedules import Schedule
+
+
+def _weighted_log(p: jax.Array, q: jax.Array) -> jax.Array:
+    """Compute p log q, 0 where p is 0."""
+    return jnp.where(p > 0.0, p * jnp.log(jnp.where(p > 0.0, q, 1.0)), 0.0)
+
+
+def discrete_entropy(p: jax.Array) -> jax.Array:
+    """Compute H(p) = -sum p log p."""
+    return -jnp.sum(_weighted_log(p, p), axis=-1)
+
+
+def discrete_cross_entropy(p: jax.Array, q: jax.Array) -> jax.Array:
+    """Compute -sum p log q; infinite where p has mass and q has none."""
+    return -jnp.sum(_weighted_log(p, q), axis=-1)
+
+
+def discrete_kl(p: jax.Array, q: jax.Array) -> jax.Array:
+    """Compute KL(p || q) = sum p log(p / q); infinite where p has mass and q has none."""
+    return jnp.sum(_weighted_log(p, p) - _weighted_log(p, q), axis=-1)
+
+
+def bernoulli(p: jax.Array) -> jax.Array:
+    """Return the probabilities (1 - p, p) of a Bernoulli variable, `[..., 2]`."""
+    return jnp.stack([1.0 - p, p], axis=-1)
 
 
 def diffusion_cross_entropy_nats(
