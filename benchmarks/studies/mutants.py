@@ -1,15 +1,18 @@
 """Would the tests notice a wrong formula? One change at a time in a copy of the project.
 
-python -m benchmarks.studies.mutants [--package core] [--per_function 1] [--out x.json]
+python -m benchmarks.studies.mutants [--package core] [--module bound] [--per_function 1] [--out x]
 
-A mutant has one sign, factor, number or comparison of a public function changed. Those tests run
-that name the module; a mutant that they do not notice is listed as a survivor.
+A mutant has one sign, factor, number or comparison of a function changed. The test files nearest
+to its module run; a mutant that they do not notice is a survivor. Those in `EQUIVALENT` change
+nothing that can be observed.
 """
 
 import argparse
 import ast
 import copy
+import os
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -29,116 +32,139 @@ SWAPS: dict[type, type] = {
     ast.Gt: ast.LtE,
     ast.LtE: ast.Gt,
     ast.GtE: ast.Lt,
+    ast.Eq: ast.NotEq,
     ast.USub: ast.UAdd,
 }
+NEAREST = 5  # test files that a mutant must survive
+# Minutes each; they run only for a module that no other file imports.
+SLOW = {"devices", "fuzz", "models", "recompute", "samplers", "steering", "training"}
+TIMEOUT = 600  # seconds; a mutant that hangs has been noticed
+
+# Why nothing that can be observed changes, by the mutant's name.
+EQUIVALENT: dict[str, str] = {}
 
 
 class Mutant(NamedTuple):
-    """A module's text with one change, and where that is."""
+    """A module's text with one change; its name says where and which."""
 
-    module: Path
-    function: str
-    line: int
-    change: str
+    name: str
     text: str
 
 
 def places(function: ast.FunctionDef) -> list[ast.AST]:
-    """Find the operations and numbers of a function that can be changed."""
-    return [node for node in ast.walk(function) if _changed(copy.deepcopy(node)) is not None]
+    """Find the operations and numbers that can be changed, inner functions' aside."""
+    found, waiting = [], list(ast.iter_child_nodes(function))
+    while waiting:
+        node = waiting.pop(0)
+        if isinstance(node, ast.FunctionDef):
+            continue
+        if _change(copy.deepcopy(node)):
+            found.append(node)
+        waiting += ast.iter_child_nodes(node)
+    return found
 
 
-def _changed(node: ast.AST) -> str | None:
-    """Change a node in place; how, None if nothing in it can be."""
+def _change(node: ast.AST) -> bool:
+    """Change a node in place; False if nothing in it can be."""
     if isinstance(node, ast.BinOp | ast.UnaryOp) and type(node.op) in SWAPS:
-        before, node.op = type(node.op).__name__, SWAPS[type(node.op)]()
-        return f"{before} -> {type(node.op).__name__}"
-    if isinstance(node, ast.Compare) and type(node.ops[0]) in SWAPS:
-        before, node.ops[0] = type(node.ops[0]).__name__, SWAPS[type(node.ops[0])]()
-        return f"{before} -> {type(node.ops[0]).__name__}"
-    if (
-        isinstance(node, ast.Constant)
-        and isinstance(node.value, int | float)
-        and (not isinstance(node.value, bool))
-    ):
-        before, node.value = node.value, node.value + 1
-        return f"{before} -> {node.value}"
-    return None
+        node.op = SWAPS[type(node.op)]()
+    elif isinstance(node, ast.Compare) and type(node.ops[0]) in SWAPS:
+        node.ops[0] = SWAPS[type(node.ops[0])]()
+    elif isinstance(node, ast.Constant) and isinstance(node.value, int | float):
+        if isinstance(node.value, bool):
+            return False
+        node.value += 1
+    else:
+        return False
+    return True
 
 
 def mutants(module: Path, per_function: int) -> Iterator[Mutant]:
-    """Make a few mutants of every public function and method, the same ones every time."""
+    """Make a few mutants of every function and method, the same ones every time."""
     tree = ast.parse(module.read_text())
-    for function in ast.walk(tree):
-        if not isinstance(function, ast.FunctionDef) or function.name.startswith("_"):
-            continue
-        found = places(function)
-        chosen = random.Random(f"{module.name} {function.name}").sample(
-            range(len(found)), min(per_function, len(found))
-        )
-        for index in chosen:
+    before = ast.unparse(tree).splitlines()
+    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+    for number, function in enumerate(functions):
+        count = len(places(function))
+        chance = random.Random(f"{module.name} {function.name}")
+        for index in chance.sample(range(count), min(per_function, count)):
             whole = copy.deepcopy(tree)
-            twin = next(
-                node
-                for node in ast.walk(whole)
-                if isinstance(node, ast.FunctionDef)
-                and (node.name, node.lineno) == (function.name, function.lineno)
-            )
-            node = places(twin)[index]
-            change = _changed(node)
-            assert change
-            line = getattr(node, "lineno", function.lineno)
-            yield Mutant(module, function.name, line, change, ast.unparse(whole))
+            twins = [node for node in ast.walk(whole) if isinstance(node, ast.FunctionDef)]
+            _change(places(twins[number])[index])
+            text = ast.unparse(whole)
+            pairs = zip(before, text.splitlines(), strict=True)
+            old, new = next((a.strip(), b.strip()) for a, b in pairs if a != b)
+            yield Mutant(f"{module.stem}.{function.name}: {old}  ->  {new}", text)
 
 
-def tests_of(module: Path, root: Path) -> list[str]:
-    """Name the test files that import a module, the one called like it first."""
-    name = module.stem
-    own = root / "tests" / f"test_{name}.py"
-    others = [
-        path
-        for path in sorted((root / "tests").glob("test_*.py"))
-        if path != own and f"{module.parent.name}.{name} import" in path.read_text()
-    ]
-    return [str(path) for path in ([own] if own.exists() else []) + others]
+def tests_of(module: str, package: str) -> list[str]:
+    """Name the test files nearest to a module: its own, and quick ones that import it."""
+    named = re.compile(rf"diffusion_jax\.{package}(\.{module} import| import .*\b{module}\b)")
+    own, quick, slow = [], [], []
+    for path in sorted((record.ROOT / "tests").glob("test_*.py")):
+        subject = path.stem.removeprefix("test_")
+        if subject == module:
+            own.append(f"tests/{path.name}")
+        elif named.search(path.read_text()):
+            (slow if subject in SLOW else quick).append(f"tests/{path.name}")
+    return (own + quick)[:NEAREST] or slow
 
 
-def killed(mutant: Mutant, root: Path) -> bool:
-    """Run the tests on a mutant in a copy of the project; whether they notice."""
-    path = root / mutant.module.relative_to(record.ROOT)
-    before = path.read_text()
-    path.write_text(mutant.text)
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "--numprocesses=0"]
+def failure(root: Path, tests: list[str]) -> str | None:
+    """Run tests in a copy of the project up to the first that fails; its name, None if all pass."""
+    environment = {
+        **os.environ,
+        "PYTHONDONTWRITEBYTECODE": "1",  # the bytecode of one mutant must not serve another
+        "JAX_COMPILATION_CACHE_DIR": str(record.ROOT / ".cache" / "mutants"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "--numprocesses=0", *tests]
     try:
         done = subprocess.run(
-            [*command, *tests_of(path, root)], cwd=root, capture_output=True, check=False
+            command, cwd=root, env=environment, capture_output=True, text=True, timeout=TIMEOUT
         )
-    finally:
-        path.write_text(before)
-    return done.returncode != 0
+    except subprocess.TimeoutExpired:
+        return "timed out"
+    if done.returncode == 0:
+        return None
+    failed = re.search(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.MULTILINE)
+    if failed is None:
+        raise SystemExit(f"pytest could not run the tests:\n{done.stdout}{done.stderr}")
+    return failed[1]
 
 
 def main() -> None:
     """Try every mutant and list the survivors."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--package", default="core")
+    parser.add_argument("--module", default="*", help="one module of it")
     parser.add_argument("--per_function", type=int, default=1)
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
-    survivors, count = [], 0
+    modules = sorted((record.ROOT / "diffusion_jax" / given.package).glob(f"{given.module}.py"))
+    tests = {module: tests_of(module.stem, given.package) for module in modules}
+    survivors, gaps, count = {}, 0, 0
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder) / "project"
         ignored = shutil.ignore_patterns(".venv*", ".git", "runs", ".cache", "__pycache__")
         shutil.copytree(record.ROOT, root, ignore=ignored)
-        for module in sorted((record.ROOT / "diffusion_jax" / given.package).glob("*.py")):
+        if failed := failure(root, sorted({name for names in tests.values() for name in names})):
+            raise SystemExit(f"{failed} fails without a mutant; mend it first")
+        for module in modules:
+            path = root / module.relative_to(record.ROOT)
             for mutant in mutants(module, given.per_function):
+                path.write_text(mutant.text)
+                failed = failure(root, tests[module]) if tests[module] else None
+                path.write_text(module.read_text())
                 count += 1
-                noticed = killed(mutant, root)
-                where = f"{module.name}:{mutant.line} {mutant.function}: {mutant.change}"
-                print(f"{'killed  ' if noticed else 'SURVIVED'} {where}", flush=True)
-                survivors += [] if noticed else [where]
+                print(f"{failed or 'SURVIVED'}  {mutant.name}", flush=True)
+                if failed is None:
+                    survivors[mutant.name] = EQUIVALENT.get(mutant.name, "a gap")
+                    gaps += mutant.name not in EQUIVALENT
     result = {"mutants": count, "killed": count - len(survivors), "survivors": survivors}
     record.save(given.out, result)
+    if gaps:
+        raise SystemExit(f"{gaps} survivors are gaps in the tests")
 
 
 if __name__ == "__main__":
