@@ -316,3 +316,40 @@ def test_gradients_are_finite_everywhere():
             value, grads = jax.value_and_grad(total, (0, 1))(off, output)
             assert np.isfinite(value), (off, output)
             assert np.all(np.isfinite(grads)), (off, output)
+
+
+def test_the_whole_bound_has_a_term_for_every_step():
+    """One step a stratum unless told otherwise; the total adds prior, diffusion and decoder."""
+    schedule = schedules.log_snr_linear(9, 17)
+    reverse = reverse_process(schedule, "fixed_small")
+    x0 = jnp.linspace(-1.0, 1.0, 4)[:, None]
+    keys = jax.random.split(jax.random.key(0), 4)
+    whole = bound.bound_nats(reverse, exact.denoiser(schedule, DATA), None, keys, x0)
+    nats = np.float64(whole.terms.nats)
+    assert nats.shape == (9, 4)
+    np.testing.assert_array_equal(whole.reconstruction, nats[0])
+    np.testing.assert_allclose(whole.diffusion, nats[1:].sum(0), rtol=1e-6)
+    np.testing.assert_allclose(whole.total, nats.sum(0) + whole.prior, rtol=1e-6)
+
+
+def test_a_stratums_step_is_drawn_evenly_and_apart_from_its_noise():
+    """Each step as often as any other, whatever the noise is, and anew in every stratum."""
+    schedule, count = schedules.linear(17, 1e-2, 0.3), 8000
+    x0 = jnp.zeros((count, 1))
+
+    def tell(x, t):
+        """The step and the noise, to be read off the squared errors."""
+        return Denoised(lookup(np.arange(17.0), t, x) + x0, x0 - 9.0)
+
+    keys = jax.random.split(jax.random.key(0), count)
+    terms = bound.bound_nats(reverse_process(schedule, "fixed_small"), tell, None, keys, x0, 8)
+    first, *steps = np.rint(np.sqrt(terms.terms.x0_mse)).astype(int)
+    eps = np.sqrt(terms.terms.eps_mse) - 9.0
+    assert np.all(first == 0)
+    for run, t in enumerate(steps):
+        counts = np.bincount(t - 1 - 8 * run, minlength=8)
+        assert len(counts) == 8
+        assert np.all(np.abs(counts - count / 8) < 5 * np.sqrt(count / 8))
+    independent = np.corrcoef([*steps, *eps])
+    assert np.abs(independent - np.eye(5)).max() < 5 / np.sqrt(count)
+    np.testing.assert_allclose(eps.std(1), 1.0, atol=0.05)

@@ -148,8 +148,9 @@ def main() -> None:
         root = Path(folder) / "project"
         ignored = shutil.ignore_patterns(".venv*", ".git", "runs", ".cache", "__pycache__")
         shutil.copytree(record.ROOT, root, ignore=ignored)
-        if failed := failure(root, sorted({name for names in tests.values() for name in names})):
-            raise SystemExit(f"{failed} fails without a mutant; mend it first")
+        for name in sorted({name for names in tests.values() for name in names}):
+            if failed := failure(root, [name]):
+                raise SystemExit(f"{failed} fails without a mutant; mend it first")
         for module in modules:
             path = root / module.relative_to(record.ROOT)
             for mutant in mutants(module, given.per_function):
