@@ -55,6 +55,14 @@ def test_t_of_a_share_is_the_share_of_t(name):
     np.testing.assert_array_equal(together, jnp.concatenate(shares))
 
 
+def test_stratified_t_is_the_papers_formula():
+    """floor(T frac(u + i/batch)) with one u; whoever resumes a run draws the same again."""
+    key, i = jax.random.key(8), np.arange(16)
+    u = float(jax.random.uniform(key))
+    t, _ = draw("stratified", key, jnp.asarray(i), 16, 1000)
+    np.testing.assert_array_equal(t, np.floor(1000 * ((u + i / 16) % 1.0)))
+
+
 def test_stratified_t_estimates_the_loss_with_less_variance():
     """The loss as a smooth function of t: same mean, a small part of the variance."""
     keys = jax.random.split(jax.random.key(3), 2000)
