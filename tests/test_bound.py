@@ -251,6 +251,22 @@ def test_the_clipped_decoder_breaks_the_bound_on_log_snr_schedules():
     assert gaps[1] > 10.0
 
 
+def test_the_whole_bound_has_a_term_for_every_step():
+    """One step a stratum unless told otherwise, and every image's terms are its own."""
+    schedule = schedules.log_snr_linear(9, 17)
+    reverse, denoise = reverse_process(schedule, "fixed_small"), exact.denoiser(schedule, DATA)
+    x0 = jnp.linspace(-1.0, 1.0, 4)[:, None]
+    keys = jax.random.split(jax.random.key(0), 4)
+    whole = bound.bound_nats(reverse, denoise, None, keys, x0)
+    nats = np.float64(whole.terms.nats)
+    assert nats.shape == (9, 4)
+    np.testing.assert_array_equal(whole.reconstruction, nats[0])
+    np.testing.assert_allclose(whole.diffusion, nats[1:].sum(0), rtol=1e-6)
+    np.testing.assert_allclose(whole.total, nats.sum(0) + whole.prior, rtol=1e-6)
+    alone = bound.bound_nats(reverse, denoise, None, keys[2:3], x0[2:3])
+    np.testing.assert_allclose(alone.terms.nats[:, 0], nats[:, 2], rtol=1e-5)
+
+
 def discrete_gap(variance, steps, every=1, count=8000, levels=17):
     """Bound minus truth in nats, and its standard error: discrete data, its exact denoiser."""
     schedule = schedules.log_snr_linear(steps, levels)
@@ -316,20 +332,6 @@ def test_gradients_are_finite_everywhere():
             value, grads = jax.value_and_grad(total, (0, 1))(off, output)
             assert np.isfinite(value), (off, output)
             assert np.all(np.isfinite(grads)), (off, output)
-
-
-def test_the_whole_bound_has_a_term_for_every_step():
-    """One step a stratum unless told otherwise; the total adds prior, diffusion and decoder."""
-    schedule = schedules.log_snr_linear(9, 17)
-    reverse = reverse_process(schedule, "fixed_small")
-    x0 = jnp.linspace(-1.0, 1.0, 4)[:, None]
-    keys = jax.random.split(jax.random.key(0), 4)
-    whole = bound.bound_nats(reverse, exact.denoiser(schedule, DATA), None, keys, x0)
-    nats = np.float64(whole.terms.nats)
-    assert nats.shape == (9, 4)
-    np.testing.assert_array_equal(whole.reconstruction, nats[0])
-    np.testing.assert_allclose(whole.diffusion, nats[1:].sum(0), rtol=1e-6)
-    np.testing.assert_allclose(whole.total, nats.sum(0) + whole.prior, rtol=1e-6)
 
 
 def test_a_stratums_step_is_drawn_evenly_and_apart_from_its_noise():

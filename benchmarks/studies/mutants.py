@@ -40,8 +40,17 @@ NEAREST = 5  # test files that a mutant must survive
 SLOW = {"devices", "fuzz", "models", "recompute", "samplers", "steering", "training"}
 TIMEOUT = 600  # seconds; a mutant that hangs has been noticed
 
+SAME_SIZE = "images of a batch have one size, and JAX takes the last for an index past the end"
 # Why nothing that can be observed changes, by the mutant's name.
-EQUIVALENT: dict[str, str] = {}
+EQUIVALENT = {
+    "bound.diffusion_nats: posterior_var = np.where(reverse.moves.s < 0, 1.0, "
+    "reverse.moves.posterior_var)  ->  posterior_var = np.where(reverse.moves.s < 0, 2.0, "
+    "reverse.moves.posterior_var)": "the step onto the data has no diffusion term; any "
+    "positive number keeps its logarithm finite",
+    "flow.exact_divergence: size = x[0].size  ->  size = x[1].size": SAME_SIZE,
+    "objective._bound_bits: meaning, dims = (model.meaning, x0[0].size)  ->  "
+    "meaning, dims = (model.meaning, x0[1].size)": SAME_SIZE,
+}
 
 
 class Mutant(NamedTuple):
