@@ -251,6 +251,22 @@ def test_the_clipped_decoder_breaks_the_bound_on_log_snr_schedules():
     assert gaps[1] > 10.0
 
 
+def test_the_whole_bound_has_a_term_for_every_step():
+    """One step a stratum unless told otherwise, and every image's terms are its own."""
+    schedule = schedules.log_snr_linear(9, 17)
+    reverse, denoise = reverse_process(schedule, "fixed_small"), exact.denoiser(schedule, DATA)
+    x0 = jnp.linspace(-1.0, 1.0, 4)[:, None]
+    keys = jax.random.split(jax.random.key(0), 4)
+    whole = bound.bound_nats(reverse, denoise, None, keys, x0)
+    nats = np.float64(whole.terms.nats)
+    assert nats.shape == (9, 4)
+    np.testing.assert_array_equal(whole.reconstruction, nats[0])
+    np.testing.assert_allclose(whole.diffusion, nats[1:].sum(0), rtol=1e-6)
+    np.testing.assert_allclose(whole.total, nats.sum(0) + whole.prior, rtol=1e-6)
+    alone = bound.bound_nats(reverse, denoise, None, keys[2:3], x0[2:3])
+    np.testing.assert_allclose(alone.terms.nats[:, 0], nats[:, 2], rtol=1e-5)
+
+
 def discrete_gap(variance, steps, every=1, count=8000, levels=17):
     """Bound minus truth in nats, and its standard error: discrete data, its exact denoiser."""
     schedule = schedules.log_snr_linear(steps, levels)
@@ -316,3 +332,26 @@ def test_gradients_are_finite_everywhere():
             value, grads = jax.value_and_grad(total, (0, 1))(off, output)
             assert np.isfinite(value), (off, output)
             assert np.all(np.isfinite(grads)), (off, output)
+
+
+def test_a_stratums_step_is_drawn_evenly_and_apart_from_its_noise():
+    """Each step as often as any other, whatever the noise is, and anew in every stratum."""
+    schedule, count = schedules.linear(17, 1e-2, 0.3), 8000
+    x0 = jnp.zeros((count, 1))
+
+    def tell(x, t):
+        """The step and the noise, to be read off the squared errors."""
+        return Denoised(lookup(np.arange(17.0), t, x) + x0, x0 - 9.0)
+
+    keys = jax.random.split(jax.random.key(0), count)
+    terms = bound.bound_nats(reverse_process(schedule, "fixed_small"), tell, None, keys, x0, 8)
+    first, *steps = np.rint(np.sqrt(terms.terms.x0_mse)).astype(int)
+    eps = np.sqrt(terms.terms.eps_mse) - 9.0
+    assert np.all(first == 0)
+    for run, t in enumerate(steps):
+        counts = np.bincount(t - 1 - 8 * run, minlength=8)
+        assert len(counts) == 8
+        assert np.all(np.abs(counts - count / 8) < 5 * np.sqrt(count / 8))
+    independent = np.corrcoef([*steps, *eps])
+    assert np.abs(independent - np.eye(5)).max() < 5 / np.sqrt(count)
+    np.testing.assert_allclose(eps.std(1), 1.0, atol=0.05)

@@ -19,8 +19,8 @@ DATA = exact.mixture([0.4, 0.6], [[-0.6], [0.5]], [[[0.02]], [[0.05]]])
 class Affine:
     """A 1-D model x0_hat = slope x_t + offset, wrong on purpose, whose p(x0) is a Gaussian."""
 
-    def __init__(self, steps, variance="fixed_large"):
-        self.schedule = schedules.linear(steps, 0.02, 0.6 if steps > 2 else 0.9)
+    def __init__(self, schedule, variance="fixed_large"):
+        self.schedule, steps = schedule, schedule.steps
         signal, noise = self.schedule.signal, self.schedule.noise
         self.slope = 0.8 * signal * 0.3 / (signal**2 * 0.3 + noise**2)
         self.offset = 0.1 * np.ones(steps)
@@ -65,10 +65,19 @@ def test_trajectories_and_terms_give_one_bound(variance, levels):
     assert difference.std() / np.sqrt(count) < 0.05
 
 
+def linear(steps):
+    return schedules.linear(steps, 0.02, 0.6)
+
+
+def exploding(steps):
+    """The prior is as wide as the last noise level, not one."""
+    return schedules.variance_exploding(steps, 0.3, 2.0)
+
+
 @pytest.mark.parametrize("x0", [-0.7, 0.1, 0.9])
 def test_the_bound_lies_above_and_importance_weighting_closes_in(x0):
     """E L_1 >= E L_10 >= E L_100 >= -log p(x0), the model's own, known in closed form."""
-    model = Affine(8)
+    model = Affine(linear(8))
     nats = model.trajectories(x0, 200_000).reshape(100, -1)
     truth, bounds, errors = model.nats(x0), [], []
     for k in (1, 10, 100):
@@ -79,16 +88,18 @@ def test_the_bound_lies_above_and_importance_weighting_closes_in(x0):
     assert bounds[2] - truth < 0.3 * (bounds[0] - truth)
 
 
-def test_weights_average_to_the_models_likelihood():
+@pytest.mark.parametrize("path", [linear, exploding])
+def test_weights_average_to_the_models_likelihood(path):
     """E exp(-trajectory_nats) = p(x0): importance sampling is unbiased."""
-    model, x0 = Affine(8), 0.3
+    model, x0 = Affine(path(8)), 0.3
     log_mean, error = estimators.log_mean_exp(-model.trajectories(x0, 200_000))
     assert abs(np.expm1(float(log_mean) + model.nats(x0))) < 4.0 * float(error)
     assert float(error) < 0.01
 
 
-def test_the_naive_estimator_converges_to_the_truth():
-    model, x0 = Affine(3), 0.3
+@pytest.mark.parametrize("path", [linear, exploding])
+def test_the_naive_estimator_converges_to_the_truth(path):
+    model, x0 = Affine(path(3)), 0.3
     keys = jax.random.split(jax.random.key(3), 200_000)
     values = estimators.naive_log_likelihoods(
         model.reverse, model.denoise, None, keys, jnp.full(1, x0)

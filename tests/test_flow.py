@@ -100,3 +100,14 @@ def test_a_density_of_dequantised_data_bounds_the_levels_likelihood():
         assert np.all(gap > -2e-5)
         gaps.append(float(gap.mean()))
     assert gaps[1] < 1e-3 * gaps[0] + 2e-5
+
+
+def test_unit_normal_data_have_an_exact_prior_on_every_path():
+    """x_T ~ N(0, scale_T^2 I) whatever the path, so the ODE's own error is all that is left."""
+    data = exact.gaussian(0.0, 1.0)
+    x = jnp.linspace(-2.0, 2.0, 7)[:, None]
+    for schedule in (SCHEDULE, schedules.variance_exploding(1000, 0.01, 3.0)):
+        grid = schedules.uniform_log_snr(schedule, 61)
+        nats = flow.flow_nats(grid, exact.denoiser(grid, data), flow.exact_divergence, x)[0]
+        expected = -exact.log_density(exact.marginal(data, schedule, 0), x)
+        np.testing.assert_allclose(nats, expected, atol=5e-3)

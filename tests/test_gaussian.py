@@ -91,3 +91,13 @@ def test_likelihood_and_gradients_stay_finite_in_the_tails():
 
 def test_bits_per_dim_of_uniform_levels_is_their_log():
     np.testing.assert_allclose(gaussian.bits_per_dim(64 * np.log(17.0), 64), np.log2(17.0))
+
+
+def test_mirror_images_have_one_probability():
+    """p(level | mean) = p(L - 1 - level | -mean), to the last digits of every bin."""
+    level, mean = jnp.arange(17), jnp.linspace(-1.3, 1.3, 12)[:, None]
+    for std in (1e-2, 0.3, 5.0):
+        log_var = 2 * np.log(std)
+        log_p = gaussian.discretised_log_likelihood(level, mean, log_var, 17)
+        mirrored = gaussian.discretised_log_likelihood(16 - level, -mean, log_var, 17)
+        np.testing.assert_allclose(log_p, mirrored, rtol=5e-7)

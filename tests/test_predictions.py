@@ -129,3 +129,15 @@ def test_an_undetermined_step_is_refused():
     vanished = schedules.Schedule(*ends, np.arange(2.0), schedules.VARIANCE_PRESERVING)
     with pytest.raises(ValueError, match="does not determine x0 at step t = 1"):
         prediction("eps", vanished)
+
+
+@pytest.mark.parametrize("schedule", [SCHEDULE, schedules.variance_exploding(STEPS)])
+def test_networks_see_images_of_unit_variance(schedule):
+    """x_t over sqrt(signal^2 + noise^2), and the step as a time."""
+    xt, seen = q_sample(schedule, X0, T, EPS), []
+    meaning = prediction("eps", schedule)
+    denoiser(lambda *inputs: seen.append(inputs) or EPS, meaning, clip=False)(xt, T)
+    ((x, time),) = seen
+    scale = np.sqrt(schedule.signal**2 + schedule.noise**2)[:, None, None, None]
+    np.testing.assert_allclose(x, xt / scale, rtol=1e-6)
+    np.testing.assert_array_equal(time, T)

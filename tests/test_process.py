@@ -131,3 +131,11 @@ def test_jit_vmap_and_gradients():
     grads = jax.grad(lambda x: q_sample(SCHEDULE, x, t, X0).sum())(X0)
     expected = np.broadcast_to(SCHEDULE.signal[:3, None, None, None], X0.shape)
     np.testing.assert_allclose(grads, expected, rtol=1e-6)
+
+
+def test_the_clipped_decoder_takes_the_second_of_at_least_two_steps():
+    schedule = schedules.linear(2, 0.1, 0.2)
+    offset = reverse_process(schedule, "fixed_small", "clipped").log_var.offset
+    np.testing.assert_allclose(np.exp(offset), 0.1 * 0.2 / (1.0 - 0.9 * 0.8), rtol=1e-12)
+    with pytest.raises(ValueError, match="'clipped' takes the variance of the second"):
+        reverse_process(schedules.linear(1), "fixed_small", "clipped")

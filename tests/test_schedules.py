@@ -6,7 +6,7 @@ import pytest
 from diffusion_jax.core import schedules
 from diffusion_jax.core.bound import prior_nats
 from diffusion_jax.core.gaussian import bits_per_dim
-from diffusion_jax.core.moves import moves, single_steps
+from diffusion_jax.core.moves import descent, moves, single_steps
 from diffusion_jax.core.schedules import SCHEDULES
 
 LEVELS = 256
@@ -139,3 +139,87 @@ def test_impossible_betas_are_refused(betas):
 def test_reversed_ends_are_refused():
     with pytest.raises(ValueError, match="must exceed"):
         schedules.log_snr_linear(10, 17, log_snr_max=-11.0)
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+@pytest.mark.parametrize("steps", [2, 37])
+def test_there_are_as_many_rows_as_steps(name, steps):
+    schedule = make(name, steps)
+    tables = (schedule.log_snr, schedule.signal, schedule.noise, schedule.scale, schedule.time)
+    assert [len(table) for table in tables] == [schedule.steps] * 5 == [steps] * 5
+    np.testing.assert_array_equal(schedule.time, np.arange(steps))
+
+
+def test_cosine_is_the_papers_formula():
+    """alpha_bar = cos^2((u + 0.008)/1.008 pi/2), from u = 1/T on over its value at 0."""
+    schedule = schedules.cosine(40)
+    f = np.cos((np.linspace(0.0, 1.0, 41) + 0.008) / 1.008 * np.pi / 2.0) ** 2
+    np.testing.assert_allclose(schedule.signal[:-1] ** 2, f[1:-1] / f[0], rtol=1e-9)
+    # The last beta would be 1: it is held at 0.999.
+    np.testing.assert_allclose((schedule.signal[-1] / schedule.signal[-2]) ** 2, 1e-3, rtol=1e-9)
+
+
+def test_sigmoid_is_the_papers_formula():
+    schedule = schedules.sigmoid(40, -2.0, 3.0, 0.7)
+    z = -2.0 + 5.0 * np.arange(1, 41) / 40
+    low, high = (1.0 / (1.0 + np.exp(-end / 0.7)) for end in (-2.0, 3.0))
+    expected = (high - 1.0 / (1.0 + np.exp(-z / 0.7))) / (high - low)
+    np.testing.assert_allclose(schedule.signal[:-1] ** 2, expected[:-1], rtol=1e-9)
+    np.testing.assert_allclose(schedule.signal[-1] ** 2, 1e-9, rtol=1e-9)  # 0 is held above
+
+
+def test_ends_are_the_papers_by_default():
+    beta = single_steps(schedules.linear(1000)).forward_var
+    np.testing.assert_allclose(beta, np.linspace(1e-4, 0.02, 1000), rtol=1e-9)
+    noise = schedules.variance_exploding(9).noise
+    np.testing.assert_allclose(noise[[0, 4, 8]], [0.01, 10**-0.5, 10.0], rtol=1e-12)
+    defaults, spelt = schedules.sigmoid(9), schedules.sigmoid(9, -3.0, 3.0, 1.0)
+    np.testing.assert_array_equal(defaults.signal, spelt.signal)
+
+
+def test_a_grid_is_even_in_log_snr_and_of_one_point_the_noisy_end(schedule):
+    grid = schedules.uniform_log_snr(schedule, 5)
+    first, last = schedule.log_snr[[0, -1]]
+    np.testing.assert_allclose(grid.log_snr, np.linspace(first, last, 5), rtol=1e-12)
+    np.testing.assert_allclose(grid.time[[0, -1]], [0.0, schedule.steps - 1.0])
+    np.testing.assert_array_equal(schedules.uniform_log_snr(schedule, 1).log_snr, [last])
+
+
+def test_a_grid_of_a_grid_keeps_the_training_times(schedule):
+    """Times are read off the training schedule, not off a coarse grid of it."""
+    steps = np.array([0, 250, 999])
+    coarse = schedule.take(steps)
+    np.testing.assert_array_equal(coarse.time, steps)
+    np.testing.assert_array_equal(coarse.noise, schedule.noise[steps])
+    again = coarse.at_log_snr(schedule.log_snr)
+    np.testing.assert_allclose(again.time, schedule.time, atol=1e-9)
+    np.testing.assert_allclose(again.signal, schedule.signal, rtol=1e-9)
+
+
+def test_ends_may_meet_only_where_betas_stay_constant():
+    np.testing.assert_allclose(schedules.linear(3, 0.05, 0.05).signal[-1] ** 2, 0.857375)
+    with pytest.raises(ValueError, match=r"beta_start 0.2 must not exceed beta_end 0.1"):
+        schedules.linear(3, 0.2, 0.1)
+    with pytest.raises(ValueError, match="must exceed"):
+        schedules.log_snr_linear(10, 17, log_snr_max=-10.0)
+    for noise_min, noise_max in ((1.0, 1.0), (0.0, 1.0)):
+        with pytest.raises(ValueError, match="must lie between 0 and"):
+            schedules.variance_exploding(10, noise_min, noise_max)
+
+
+def test_a_sampler_walks_the_training_chain_backwards(schedule):
+    down, up = descent(schedule), single_steps(schedule)
+    np.testing.assert_array_equal(up.t, np.arange(1000))
+    np.testing.assert_array_equal(up.s, np.arange(-1, 999))
+    for table, reverse in zip(down, up, strict=True):
+        np.testing.assert_array_equal(np.asarray(table)[..., ::-1], reverse)
+    assert [up.end.signal[0], up.end.noise[0], up.end.log_snr[0]] == [1.0, 0.0, np.inf]
+
+
+def test_prior_cost_of_an_unscaled_signal():
+    """KL(N(x0, noise^2) || N(0, 1 + noise^2)) of the last, not so large noise."""
+    schedule = schedules.variance_exploding(10, 0.01, 2.0)
+    x0 = np.linspace(-1.0, 1.0, 6, dtype=np.float32).reshape(2, 3)
+    ratio = 4.0 / 5.0
+    expected = 0.5 * (x0.astype(float) ** 2 / 5.0 + ratio - 1.0 - np.log(ratio)).sum(1)
+    np.testing.assert_allclose(prior_nats(schedule, x0), expected, rtol=1e-5)

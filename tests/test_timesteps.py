@@ -55,6 +55,14 @@ def test_t_of_a_share_is_the_share_of_t(name):
     np.testing.assert_array_equal(together, jnp.concatenate(shares))
 
 
+def test_stratified_t_is_the_papers_formula():
+    """floor(T frac(u + i/batch)) with one u; whoever resumes a run draws the same again."""
+    key, i = jax.random.key(8), np.arange(16)
+    u = float(jax.random.uniform(key))
+    t, _ = draw("stratified", key, jnp.asarray(i), 16, 1000)
+    np.testing.assert_array_equal(t, np.floor(1000 * ((u + i / 16) % 1.0)))
+
+
 def test_stratified_t_estimates_the_loss_with_less_variance():
     """The loss as a smooth function of t: same mean, a small part of the variance."""
     keys = jax.random.split(jax.random.key(3), 2000)
@@ -127,3 +135,37 @@ def test_the_first_losses_are_averaged():
         history = remember(history, jnp.array([1]), jnp.array([loss]))
     np.testing.assert_allclose(history.square, [0.0, (1 + 4 + 9) / 3, 0.0], rtol=1e-6)
     np.testing.assert_array_equal(history.count, [0, 3, 0])
+
+
+def test_new_losses_of_a_known_step_move_in_with_a_memory_of_ten():
+    """A step that n losses came for keeps 0.9^n of what it knew; their mean square is the rest."""
+    loss = jnp.array([0.5, 2.0, 1.0])
+    history = remember(uneven(), jnp.array([4, 4, 4]), loss)
+    expected = 0.9**3 * uneven().square[4] + (1.0 - 0.9**3) * jnp.square(loss).mean()
+    np.testing.assert_allclose(history.square[4], expected, rtol=1e-5)
+    np.testing.assert_array_equal(history.count, np.where(np.arange(STEPS) == 4, 53, 50))
+
+
+def test_losses_are_averaged_up_to_the_tenth():
+    """From the eleventh on a step forgets."""
+    history = LossHistory(jnp.array([4.0, 4.0]), jnp.array([MEMORY - 1, MEMORY]))
+    square, count = remember(history, jnp.arange(2), jnp.array([1.0, 2.0**0.5]))
+    np.testing.assert_allclose(square, [0.9 * 4.0 + 0.1, 0.9 * 4.0 + 0.2], rtol=1e-6)
+    several = remember(history._replace(count=jnp.array([6, 7])), jnp.array([0, 1] * 4), 1.0)
+    np.testing.assert_allclose(several.square, [0.6 * 4.0 + 0.4, 0.9**4 * 3.0 + 1.0], rtol=1e-6)
+    np.testing.assert_array_equal(count, [10, 11])
+
+
+def test_counts_stay_small():
+    """So that int32 never overflows: at most a hundred."""
+    history = remember(LossHistory(jnp.ones(2), jnp.array([98, 100])), jnp.array([0, 1]), 1.0)
+    np.testing.assert_array_equal(history.count, [99, 100])
+
+
+def test_every_step_keeps_a_share_of_the_draws():
+    """p = 0.999 size / sum + 0.001 / T: a step without loss is still drawn; no loss, no bias."""
+    history = LossHistory(jnp.array([0.0, 1.0, 9.0, 16.0]), jnp.full(4, MEMORY))
+    expected = 0.999 * np.array([0.0, 1.0, 3.0, 4.0]) / 8.0 + 0.001 / 4
+    np.testing.assert_allclose(probabilities(history), expected, rtol=1e-5)
+    silent = history._replace(square=jnp.zeros(4))
+    np.testing.assert_allclose(probabilities(silent), 0.25, rtol=1e-6)

@@ -1,132 +1,179 @@
-"""Change one formula at a time in a copy of the project and see whether the tests notice.
+"""Would the tests notice a wrong formula? One change at a time in a copy of the project.
 
-python -m benchmarks.studies.mutants [--package core] [--per_function 1] [--out x.json]
+python -m benchmarks.studies.mutants [--package core] [--module bound] [--per_function 1] [--out x]
 
-A mutant has one sign, factor, number or comparison of a public function changed. Those tests run
-that name the module; a mutant that they do not notice is listed as a survivor.
+A mutant has one sign, factor, number or comparison of a function changed. The test files nearest
+to its module run; a mutant that they do not notice is a survivor. Those in `EQUIVALENT` change
+nothing that can be observed.
 """
 
 import ast
 import copy
+import os
 import random
+import re
 import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from benchmarks.harness import records
-from diffusion_jax.commands.arguments import positive, run
+from diffusion_jax.commands.arguments import named, positive, run
 
-SWAPS: dict[type, type] = {ast.USub: ast.UAdd}
-for one, other in ((ast.Add, ast.Sub), (ast.Mult, ast.Div), (ast.Lt, ast.GtE), (ast.Gt, ast.LtE)):
-    SWAPS |= {one: other, other: one}
+SWAPS: dict[type, type] = {
+    ast.Add: ast.Sub,
+    ast.Sub: ast.Add,
+    ast.Mult: ast.Div,
+    ast.Div: ast.Mult,
+    ast.Lt: ast.GtE,
+    ast.Gt: ast.LtE,
+    ast.LtE: ast.Gt,
+    ast.GtE: ast.Lt,
+    ast.Eq: ast.NotEq,
+    ast.USub: ast.UAdd,
+}
+NEAREST = 5  # test files that a mutant must survive
+# Minutes each; they run only for a module that no other file imports.
+SLOW = {"devices", "fuzz", "models", "recompute", "samplers", "steering", "training"}
+TIMEOUT = 600  # seconds; a mutant that hangs has been noticed
+
+SAME_SIZE = "images of a batch have one size, and JAX takes the last for an index past the end"
+# Why nothing that can be observed changes, by the mutant's name.
+EQUIVALENT = {
+    "bound.diffusion_nats: posterior_var = np.where(reverse.moves.s < 0, 1.0, "
+    "reverse.moves.posterior_var)  ->  posterior_var = np.where(reverse.moves.s < 0, 2.0, "
+    "reverse.moves.posterior_var)": "the step onto the data has no diffusion term; any "
+    "positive number keeps its logarithm finite",
+    "flow.exact_divergence: size = x[0].size  ->  size = x[1].size": SAME_SIZE,
+    "objective._bound_bits: meaning, dims = (model.meaning, x0[0].size)  ->  "
+    "meaning, dims = (model.meaning, x0[1].size)": SAME_SIZE,
+}
 
 
 class Mutant(NamedTuple):
-    """A module's text with one change, and where that is."""
+    """A module's text with one change; its name says where and which."""
 
-    module: Path
-    function: str
-    line: int
-    change: str
+    name: str
     text: str
 
 
 def places(function: ast.FunctionDef) -> list[ast.AST]:
-    """Find the operations and numbers of a function that can be changed."""
-    return [node for node in ast.walk(function) if _changed(copy.deepcopy(node)) is not None]
+    """Find the operations and numbers that can be changed, inner functions' aside."""
+    found, waiting = [], list(ast.iter_child_nodes(function))
+    while waiting:
+        node = waiting.pop(0)
+        if isinstance(node, ast.FunctionDef):
+            continue
+        if _change(copy.deepcopy(node)):
+            found.append(node)
+        waiting += ast.iter_child_nodes(node)
+    return found
 
 
-def _changed(node: ast.AST) -> str | None:
-    """Change a node in place and say how; None if nothing in it can be changed."""
-    if isinstance(node, ast.Constant) and type(node.value) in (int, float):
-        before: Any = node.value
-        node.value = before + 1
-        return f"{before} -> {node.value}"
+def _change(node: ast.AST) -> bool:
+    """Change a node in place; False if nothing in it can be."""
     if isinstance(node, ast.BinOp | ast.UnaryOp) and type(node.op) in SWAPS:
-        before, node.op = type(node.op).__name__, SWAPS[type(node.op)]()
-        return f"{before} -> {type(node.op).__name__}"
-    if isinstance(node, ast.Compare) and type(node.ops[0]) in SWAPS:
-        before, node.ops[0] = type(node.ops[0]).__name__, SWAPS[type(node.ops[0])]()
-        return f"{before} -> {type(node.ops[0]).__name__}"
-    return None
-
-
-def functions(tree: ast.Module) -> list[ast.FunctionDef]:
-    """Return the public functions and methods of a module, in a fixed order."""
-    found = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
-    return [function for function in found if not function.name.startswith("_")]
+        node.op = SWAPS[type(node.op)]()
+    elif isinstance(node, ast.Compare) and type(node.ops[0]) in SWAPS:
+        node.ops[0] = SWAPS[type(node.ops[0])]()
+    elif isinstance(node, ast.Constant) and isinstance(node.value, int | float):
+        if isinstance(node.value, bool):
+            return False
+        node.value += 1
+    else:
+        return False
+    return True
 
 
 def mutants(module: Path, per_function: int) -> Iterator[Mutant]:
-    """Make a few mutants of every public function, the same ones every time."""
+    """Make a few mutants of every function and method, the same ones every time."""
     tree = ast.parse(module.read_text())
-    for position, function in enumerate(functions(tree)):
+    before = ast.unparse(tree).splitlines()
+    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+    for number, function in enumerate(functions):
         count = len(places(function))
-        rng = random.Random(f"{module.name} {function.name}")
-        for index in rng.sample(range(count), min(per_function, count)):
+        chance = random.Random(f"{module.name} {function.name}")
+        for index in chance.sample(range(count), min(per_function, count)):
             whole = copy.deepcopy(tree)
-            node = places(functions(whole)[position])[index]
-            change = _changed(node)
-            assert change
-            line = getattr(node, "lineno", function.lineno)
-            yield Mutant(module, function.name, line, change, ast.unparse(whole))
+            twins = [node for node in ast.walk(whole) if isinstance(node, ast.FunctionDef)]
+            _change(places(twins[number])[index])
+            text = ast.unparse(whole)
+            pairs = zip(before, text.splitlines(), strict=True)
+            old, new = next((a.strip(), b.strip()) for a, b in pairs if a != b)
+            yield Mutant(f"{module.stem}.{function.name}: {old}  ->  {new}", text)
 
 
-def tests_of(module: Path, root: Path) -> list[str]:
-    """Name the test files that import a module, the one called like it first."""
-    name = module.stem
-    own = root / "tests" / f"test_{name}.py"
-    others = [
-        path
-        for path in sorted((root / "tests").glob("test_*.py"))
-        if path != own and f"{module.parent.name}.{name} import" in path.read_text()
-    ]
-    return [str(path) for path in ([own] if own.exists() else []) + others]
+def tests_of(module: str, package: str) -> list[str]:
+    """Name the test files nearest to a module: its own, and quick ones that import it."""
+    named = re.compile(rf"diffusion_jax\.{package}(\.{module} import| import .*\b{module}\b)")
+    own, quick, slow = [], [], []
+    for path in sorted((records.ROOT / "tests").glob("test_*.py")):
+        subject = path.stem.removeprefix("test_")
+        if subject == module:
+            own.append(f"tests/{path.name}")
+        elif named.search(path.read_text()):
+            (slow if subject in SLOW else quick).append(f"tests/{path.name}")
+    return (own + quick)[:NEAREST] or slow
 
 
-def killed(mutant: Mutant, root: Path) -> bool:
-    """Run the tests on a mutant in a copy of the project; whether they notice."""
-    path = root / mutant.module.relative_to(records.ROOT)
-    before = path.read_text()
-    path.write_text(mutant.text)
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "--numprocesses=0"]
+def failure(root: Path, tests: list[str]) -> str | None:
+    """Run tests in a copy of the project up to the first that fails; its name, None if all pass."""
+    environment = {
+        **os.environ,
+        "PYTHONDONTWRITEBYTECODE": "1",  # the bytecode of one mutant must not serve another
+        "JAX_COMPILATION_CACHE_DIR": str(records.ROOT / ".cache" / "mutants"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    }
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "--numprocesses=0", *tests]
     try:
         done = subprocess.run(
-            [*command, *tests_of(path, root)], cwd=root, capture_output=True, check=False
+            command, cwd=root, env=environment, capture_output=True, text=True, timeout=TIMEOUT
         )
-    finally:
-        path.write_text(before)
-    return done.returncode != 0
-
-
-def copied(folder: Path) -> Path:
-    """Copy the project, without environments and runs."""
-    ignored = shutil.ignore_patterns(".venv*", ".git", "runs", ".cache", "__pycache__")
-    return Path(shutil.copytree(records.ROOT, folder / "project", ignore=ignored))
+    except subprocess.TimeoutExpired:
+        return "timed out"
+    if done.returncode == 0:
+        return None
+    failed = re.search(r"^(?:FAILED|ERROR) (\S+)", done.stdout, re.MULTILINE)
+    if failed is None:
+        raise SystemExit(f"pytest could not run the tests:\n{done.stdout}{done.stderr}")
+    return failed[1]
 
 
 def main(arguments: list[str]) -> None:
     """Try every mutant and list the survivors."""
     parser = records.parser("studies.mutants", __doc__)
-    parser.add_argument("--package", default="core", help="a folder of diffusion_jax")
+    parser.add_argument("--package", type=named, default="core", help="a folder of diffusion_jax")
+    parser.add_argument("--module", type=named, default="*", help="only this module of it")
     parser.add_argument("--per_function", type=positive, default=1)
     given = parser.parse_args(arguments)
-    modules = sorted((records.ROOT / "diffusion_jax" / given.package).glob("*.py"))
-    made = [mutant for module in modules for mutant in mutants(module, given.per_function)]
-    survivors = []
+    modules = sorted((records.ROOT / "diffusion_jax" / given.package).glob(f"{given.module}.py"))
+    tests = {module: tests_of(module.stem, given.package) for module in modules}
+    survivors, gaps, count = {}, 0, 0
     with tempfile.TemporaryDirectory() as folder:
-        root = copied(Path(folder))
-        for mutant in made:
-            where = f"{mutant.module.name}:{mutant.line} {mutant.function}: {mutant.change}"
-            if not killed(mutant, root):
-                survivors.append(where)
-            print(f"{'SURVIVED' if where in survivors else 'killed  '} {where}", flush=True)
-    noticed = len(made) - len(survivors)
-    records.save(given.out, {"mutants": len(made), "killed": noticed, "survivors": survivors})
+        root = Path(folder) / "project"
+        ignored = shutil.ignore_patterns(".venv*", ".git", "runs", ".cache", "__pycache__")
+        shutil.copytree(records.ROOT, root, ignore=ignored)
+        for name in sorted({name for names in tests.values() for name in names}):
+            if failed := failure(root, [name]):
+                raise SystemExit(f"{failed} fails without a mutant; mend it first")
+        for module in modules:
+            path = root / module.relative_to(records.ROOT)
+            for mutant in mutants(module, given.per_function):
+                path.write_text(mutant.text)
+                failed = failure(root, tests[module]) if tests[module] else None
+                path.write_text(module.read_text())
+                count += 1
+                print(f"{failed or 'SURVIVED'}  {mutant.name}", flush=True)
+                if failed is None:
+                    survivors[mutant.name] = EQUIVALENT.get(mutant.name, "a gap")
+                    gaps += mutant.name not in EQUIVALENT
+    result = {"mutants": count, "killed": count - len(survivors), "survivors": survivors}
+    records.save(given.out, result)
+    if gaps:
+        raise SystemExit(f"{gaps} survivors are gaps in the tests")
 
 
 if __name__ == "__main__":
