@@ -12,7 +12,7 @@ PEERS := $(VENV)-peers
 help:
 	@echo "make train   train the digits and sample from them (about 4 minutes on 2 CPU cores)"
 	@echo "make test    run the test suite"
-	@echo "make test-fast   the same without what trains or starts processes (about 5 minutes)"
+	@echo "make test-fast   the same without the slowest files (about 5 minutes)"
 	@echo "make faults  the whole fault table: 20 kills, full disks, damage (about 10 minutes)"
 	@echo "make parity  compare samplers and network with diffusers', installed beside (CPU build of torch)"
 	@echo "make bench   time everything beside PyTorch's networks, on the digits (about 20 minutes)"

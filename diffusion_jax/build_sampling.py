@@ -23,7 +23,8 @@ class Steering:
     """Constraints on the images to draw.
 
     label: the class of every image; None gives image i the class i mod classes.
-    source: an image `[h, w, c]` in [-1, 1] to start from, noised to t = `strength` (T - 1).
+    source: an image `[h, w, c]` in [-1, 1] to start from, noised to the noisiest level of the
+        grid with t <= `strength` (T - 1).
     known, seen: an image, and a mask that is 1 where the result has to agree with it.
     """
 

@@ -21,16 +21,21 @@ import pytest  # noqa: E402
 
 jax.config.update("jax_default_matmul_precision", "highest")
 
-# These train or start processes. They come first, so that in the end no worker is left alone with a
-# long file; `make test-fast` leaves them out.
+# The slowest files, most of which train or start processes. They come first, so that in the end no
+# worker is left alone with a long file; `make test-fast` leaves them out.
 LONG = (
     "test_commands",
+    "test_cluster",
     "test_faults",
+    "test_faults_disk",
     "test_faults_peers",
     "test_end_to_end",
     "test_sampling",
     "test_evaluate",
     "test_devices",
+    "test_pace",
+    "test_accelerator",
+    "test_old_runs",
 )
 
 

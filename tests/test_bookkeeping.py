@@ -34,7 +34,7 @@ def test_cross_entropy_is_divergence_plus_entropy_at_every_t(variance):
 @pytest.mark.parametrize("levels", [None, 256])
 @pytest.mark.parametrize("decoder", ["first_noise", "clipped"])
 def test_the_terms_are_those_of_the_bound_and_add_up_to_it(levels, decoder):
-    """-bound = -sum KL + H_q(x_T | x0) - H_q(x_1 | x0) - H_p(x_T) + K2, each in closed form."""
+    """-bound = -sum KL + H_q(x_T | x0) - H_q(x_1 | x0) - H_p(x_T) + fit, each in closed form."""
     reverse = reverse_process(SCHEDULE, "fixed_large", decoder)
     denoise = exact.denoiser(SCHEDULE, DATA)
     keys = jax.random.split(jax.random.key(2), len(X0))
@@ -54,12 +54,12 @@ def test_the_terms_are_those_of_the_bound_and_add_up_to_it(levels, decoder):
     np.testing.assert_allclose(account.divergences, terms.diffusion, rtol=1e-6)
     entropy = dims / 2 * np.log(2 * np.pi * np.e * SCHEDULE.noise[0] ** 2)
     np.testing.assert_allclose(account.fit, entropy - terms.reconstruction, rtol=1e-5, atol=1e-5)
-    # The term that one founding text sets to zero is not: it is nats per image.
+    # The fit, which Sohl-Dickstein et al. 2015 set to zero, is nats per image.
     assert np.abs(account.fit).mean() > 0.1
 
 
 def test_the_fit_vanishes_only_if_the_decoder_inverts_the_first_step():
-    """K2 = E log p(x0 | x_1) + H_q(x_1 | x0) = -KL and more, 0 for a perfect, sharp decoder."""
+    """fit = E log p(x0 | x_1) + H_q(x_1 | x0) = -KL and more, 0 for a perfect, sharp decoder."""
     schedule = schedules.log_snr_linear(50, 256)
     reverse, denoise = reverse_process(schedule, "fixed_small"), exact.denoiser(schedule, DATA)
     keys = jax.random.split(jax.random.key(3), len(X0))

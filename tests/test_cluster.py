@@ -50,7 +50,7 @@ def play(
 ) -> Played:
     """Run the scene in processes 0 and 1, and stop the victim once both are ready."""
     folder.mkdir()
-    port = free_port(iter(SLURM_PORTS)) if slurm else free_port()
+    port = free_port(SLURM_PORTS) if slurm else free_port()
     env = {k: v for k, v in os.environ.items() if k != "JAX_COMPILATION_CACHE_DIR"} | {
         "XLA_FLAGS": "--xla_force_host_platform_device_count=1",
         "PYTHONPATH": str(PEER.parent.parent),
@@ -75,8 +75,8 @@ def play(
     try:
         listening = []
         if victim is not None:
-            for index in only:
-                until(lambda: "ready" in (folder / f"out{index}").read_text())  # noqa: B023
+            for index, process in processes.items():
+                until_ready(process, folder / f"out{index}", folder / f"err{index}")
             listening = [listens(each.pid) for each in processes.values()]
             time.sleep(0.3)
             processes[victim].send_signal(how)
@@ -85,13 +85,19 @@ def play(
         for index in sorted(processes, key=lambda each: each == victim):
             if index == victim and how == signal.SIGSTOP:
                 processes[index].send_signal(signal.SIGCONT)
-            code = processes[index].wait(60)
+            code = processes[index].wait(180)
             texts = [(folder / f"{name}{index}").read_text() for name in ("out", "err")]
             ends.append(End(code, *texts, time.monotonic() - start))
     finally:
         for each in processes.values():
             each.kill()
     return Played(ends, listening, port)
+
+
+def until_ready(process, out: Path, err: Path):
+    while "ready" not in out.read_text():
+        assert process.poll() is None, err.read_text()
+        time.sleep(0.05)
 
 
 def until(condition, seconds=120):

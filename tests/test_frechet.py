@@ -17,8 +17,10 @@ def drawn(seed: int, size: int = 5) -> Moments:
 @pytest.mark.parametrize("seed", range(5))
 def test_the_distance_of_a_set_to_itself_is_zero(seed):
     values = np.random.default_rng(seed).standard_normal((50, 8))
-    one = frechet.moments(values)
-    assert frechet.distance(one, frechet.moments(values[::-1])) == pytest.approx(0.0, abs=1e-10)
+    one = frechet.mean_and_cov(values)
+    assert frechet.distance(one, frechet.mean_and_cov(values[::-1])) == pytest.approx(
+        0.0, abs=1e-10
+    )
 
 
 def test_one_dimension_has_a_closed_form():
@@ -50,7 +52,7 @@ def test_it_is_symmetric_and_turns_with_the_features(seed):
 def test_samples_of_two_gaussians_are_as_far_apart_as_these():
     a, b = drawn(1), drawn(2)
     rng = np.random.default_rng(0)
-    sets = (frechet.moments(rng.multivariate_normal(*each, size=100_000)) for each in (a, b))
+    sets = (frechet.mean_and_cov(rng.multivariate_normal(*each, size=100_000)) for each in (a, b))
     assert frechet.distance(*sets) == pytest.approx(frechet.distance(a, b), rel=0.02)
 
 
@@ -60,10 +62,11 @@ def test_its_features_tell_digits_from_changed_ones():
     assert network.accuracy > 0.95
     again = frechet.learn(train, test)
     np.testing.assert_array_equal(network.weights, again.weights)
-    real = frechet.moments(frechet.features(network, train.images))
+    real = frechet.mean_and_cov(frechet.features(network, train.images))
     noise = np.random.default_rng(0).integers(17, size=test.images.shape)
     sets = (test.images, np.clip(test.images + noise // 4, 0, 16), noise)
     near, off, far = (
-        frechet.distance(frechet.moments(frechet.features(network, each)), real) for each in sets
+        frechet.distance(frechet.mean_and_cov(frechet.features(network, each)), real)
+        for each in sets
     )
     assert 0.0 < near < off < far

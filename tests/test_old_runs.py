@@ -1,6 +1,7 @@
 """A run outlives the code that made it: runs of older versions sample, evaluate and resume.
 
-`data/run_VERSION` holds a tiny run of each (`tiny.flags(train__steps=3)`), without events and lock.
+`data/run_VERSION` holds a tiny run of each (`tiny.flags(train__steps=3)`), without events and lock;
+`_importance` one with `timesteps="importance"`, whose state has losses.
 """
 
 import json
@@ -41,8 +42,10 @@ def test_an_old_run_samples_and_evaluates(old_run, tmp_path):
 
 
 def test_an_old_run_resumes(old_run):
+    timesteps = json.loads((old_run / "config.json").read_text())["config"]["timesteps"]
     command = [sys.executable, str(ROOT / "train.py"), f"--workdir={old_run}"]
-    done = run_inside([*command, *flags(train__steps=5, train__save_every=3)])
+    changes = {"train__steps": 5, "train__save_every": 3, "timesteps": timesteps}
+    done = run_inside([*command, *flags(**changes)])
     assert done.returncode == 0, done.stderr
     assert "after step 3" in done.stdout
     assert (old_run / "checkpoints" / "5").is_dir()
@@ -57,3 +60,5 @@ def test_what_an_old_run_lacks_means_as_it_was(old_run):
     lacked = config.flatten(settings.to_dict()).keys() - config.flatten(record).keys()
     assert lacked <= config.ADDED.keys()
     assert all(config.flatten(settings.to_dict())[key] == config.ADDED[key] for key in lacked)
+    # A stopped evaluation is found again by what the run's own version wrote.
+    assert config.without_added_keys(config.to_json(settings)) == record

@@ -21,6 +21,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from benchmarks.accelerator import data, plan, results
 from benchmarks.harness import peer_client, records
 from diffusion_jax.commands.arguments import Parser, as_path, named, number, positive, run
@@ -173,8 +175,18 @@ def _end(process: subprocess.Popen) -> None:
             os.killpg(process.pid, sign)
             for _ in range(100):
                 process.poll()
-                os.killpg(process.pid, 0)  # fails once nothing is left
+                if not _alive(process.pid):
+                    return
                 time.sleep(0.1)
+
+
+def _alive(group: int) -> bool:
+    """Return whether a process of a group is left; one that waits to be reaped is not."""
+    for each in psutil.process_iter(["status"]):
+        with suppress(ProcessLookupError, PermissionError):
+            if os.getpgid(each.pid) == group and each.info["status"] != psutil.STATUS_ZOMBIE:
+                return True
+    return False
 
 
 def _fail(out: Path, name: str, device: dict[str, Any], reason: str) -> None:

@@ -158,7 +158,7 @@ def main(arguments: list[str]) -> None:
         shutil.copytree(records.ROOT, root, ignore=ignored)
         for name in sorted({name for names in tests.values() for name in names}):
             if failed := failure(root, [name]):
-                raise SystemExit(f"{failed} fails without a mutant; mend it first")
+                raise SystemExit(f"{failed} fails without a mutant; fix it first")
         for module in modules:
             path = root / module.relative_to(records.ROOT)
             for mutant in mutants(module, given.per_function):

@@ -50,10 +50,10 @@ def measure(trained: run_folder.Run, given) -> dict[str, Any]:
     params = restore_ema(trained, diffusion, None, layout).ema
     train, test = (build.source(trained.config, split).load() for split in ("train", "test"))
     network = frechet.learn(train, test)
-    reference = frechet.moments(frechet.features(network, train.images))
+    reference = frechet.mean_and_cov(frechet.features(network, train.images))
 
     def distance(levels) -> float:
-        found = frechet.moments(frechet.features(network, np.asarray(levels)))
+        found = frechet.mean_and_cov(frechet.features(network, np.asarray(levels)))
         return frechet.distance(found, reference)
 
     def of_seeds(method: Method) -> list[float]:

@@ -69,7 +69,7 @@ def fixed_points() -> list[dict]:
 
 
 def dropped_term() -> list[dict]:
-    """Return K2 = E log p(x0 | x_1) + H(x_1 | x0) per dimension, which one text sets to zero."""
+    """Return the fit, E log p(x0 | x_1) + H(x_1 | x0), per dimension: never zero."""
     made = {"linear": schedules.linear(1000), "cosine": schedules.cosine(1000)}
     made["log_snr"] = schedules.log_snr_linear(1000, 256)
     rows, x0 = [], exact.sample(DATA, jax.random.key(3), 512)

@@ -13,6 +13,7 @@ from diffusion_jax.config.files import (
     stretched,
     to_json,
     with_added_keys,
+    without_added_keys,
 )
 
 __all__ = [
@@ -28,4 +29,5 @@ __all__ = [
     "stretched",
     "to_json",
     "with_added_keys",
+    "without_added_keys",
 ]

@@ -3,6 +3,7 @@
 import ast
 import copy
 import difflib
+import functools
 import importlib.util
 import inspect
 import json
@@ -18,7 +19,8 @@ from diffusion_jax.errors import UserError
 Config = Any  # a ConfigDict, whose fields no type checker can know
 
 DEFAULT = Path(__file__).parents[2] / "configs" / "default.py"
-# Keys that affect updates only by rounding. So does every key that ends in "_every".
+# Keys that may change on resuming, as may every key that ends in "_every". They affect updates only
+# by rounding, except `train.steps`, at which a cosine decay ends.
 MAY_CHANGE = (
     "data.dir",
     "data.stream",
@@ -192,6 +194,17 @@ def with_added_keys(tree: dict) -> dict:
         for name in groups:
             group = group.setdefault(name, {})
         group.setdefault(leaf, value)
+    return tree
+
+
+def without_added_keys(tree: dict) -> dict:
+    """Remove the keys that `with_added_keys` added, so that identities of older runs stay."""
+    tree = copy.deepcopy(tree)
+    for key, value in ADDED.items():
+        *groups, leaf = key.split(".")
+        group = functools.reduce(lambda inner, name: inner[name], groups, tree)
+        if group[leaf] == value:
+            del group[leaf]
     return tree
 
 

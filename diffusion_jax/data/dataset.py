@@ -95,7 +95,7 @@ class _Chosen(NamedTuple):
 
 
 def own_path(kind: str, directory: str) -> Path:
-    """Return the path of a user's own data; UserError if it is empty, not the current folder."""
+    """Return the path of a user's own data; an empty one is an error, not the current folder."""
     if not directory:
         raise UserError(f"data set '{kind}' needs its folder: set --config.data.dir")
     return Path(directory).expanduser()

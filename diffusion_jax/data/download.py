@@ -13,7 +13,7 @@ CHUNK_BYTES = 1 << 18
 
 
 def open_url(url: str):
-    """Return the response of a GET request, a context manager; UserError after OPEN_SECONDS."""
+    """Return the response of a GET request, a context manager; UserError within OPEN_SECONDS."""
     answer = []
 
     def fetch():

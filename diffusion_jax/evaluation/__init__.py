@@ -1,1 +1,1 @@
-"""Evaluation: likelihoods of images, finished batches on disk, the report's numbers."""
+"""Evaluation: likelihoods of images, finished batches on disk, reports, Fréchet distance."""

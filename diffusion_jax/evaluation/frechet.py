@@ -3,8 +3,9 @@
 Features are the hidden layer of a small classifier trained on the labels of the training split.
 Few images bias the distance upwards, so compare only distances of equally many images.
 
-    network = frechet.learn(train, test)
-    real, drawn = (frechet.moments(frechet.features(network, x)) for x in (train.images, samples))
+    classifier = frechet.learn(train, test)
+    real = frechet.mean_and_cov(frechet.features(classifier, train.images))
+    drawn = frechet.mean_and_cov(frechet.features(classifier, samples))
     frechet.distance(drawn, real)
 """
 
@@ -24,7 +25,7 @@ class Moments(NamedTuple):
     cov: np.ndarray
 
 
-class Network(NamedTuple):
+class Classifier(NamedTuple):
     """The layer relu((pixels - mean) / scale @ weights + bias), with p pixels and d units.
 
     mean: `[p]`; scale: one number; weights: `[p, d]`; bias: `[d]`; all for levels as pixels.
@@ -38,8 +39,8 @@ class Network(NamedTuple):
     accuracy: float
 
 
-def learn(train: Dataset, test: Dataset) -> Network:
-    """Train a classifier with one hidden layer; the same data give the same network.
+def learn(train: Dataset, test: Dataset) -> Classifier:
+    """Train a classifier with one hidden layer; the same data give the same classifier.
 
     All pixels share one scale, so that pixels that are almost always dark do not outweigh others.
 
@@ -51,19 +52,19 @@ def learn(train: Dataset, test: Dataset) -> Network:
 
     pixels = _pixels(train.images)
     mean, scale = pixels.mean(0), float(pixels.std(0).mean())
-    classifier = MLPClassifier((UNITS,), max_iter=1000, random_state=0)
-    classifier.fit((pixels - mean) / scale, train.labels)
-    accuracy = float(classifier.score((_pixels(test.images) - mean) / scale, test.labels))
-    return Network(mean, scale, classifier.coefs_[0], classifier.intercepts_[0], accuracy)
+    network = MLPClassifier((UNITS,), max_iter=1000, random_state=0)
+    network.fit((pixels - mean) / scale, train.labels)
+    accuracy = float(network.score((_pixels(test.images) - mean) / scale, test.labels))
+    return Classifier(mean, scale, network.coefs_[0], network.intercepts_[0], accuracy)
 
 
-def features(network: Network, images: np.ndarray) -> np.ndarray:
+def features(classifier: Classifier, images: np.ndarray) -> np.ndarray:
     """Return the features `[n, d]` of images `[n, h, w, c]`, whose pixels are levels."""
-    pixels = (_pixels(images) - network.mean) / network.scale
-    return np.maximum(pixels @ network.weights + network.bias, 0.0)
+    pixels = (_pixels(images) - classifier.mean) / classifier.scale
+    return np.maximum(pixels @ classifier.weights + classifier.bias, 0.0)
 
 
-def moments(values: np.ndarray) -> Moments:
+def mean_and_cov(values: np.ndarray) -> Moments:
     """Return the mean and the unbiased covariance of features `[n, d]`, n at least 2."""
     return Moments(values.mean(0), np.atleast_2d(np.cov(values, rowvar=False)))
 

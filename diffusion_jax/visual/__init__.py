@@ -1,1 +1,1 @@
-"""Pictures: arrays in, PNG files out."""
+"""Pictures: arrays in, PNG and GIF files out."""
