@@ -48,6 +48,16 @@ EQUIVALENT = {
     "reverse.moves.posterior_var)": "the step onto the data has no diffusion term; any "
     "positive number keeps its logarithm finite",
     "flow.exact_divergence: size = x[0].size  ->  size = x[1].size": SAME_SIZE,
+    "flow.flow_nats: begin = jnp.zeros(jax.eval_shape(lambda: slope(x, 0)[1]).shape, x.dtype)  ->  "
+    "begin = jnp.zeros(jax.eval_shape(lambda: slope(x, 1)[1]).shape, x.dtype)": "only its shape "
+    "is used, the same on every row",
+    "estimators.step: return (p.mean + jnp.sqrt(p.var) * image_normal(fold(keys, t), x0.shape), "
+    "None)  ->  return (p.mean - jnp.sqrt(p.var) * image_normal(fold(keys, t), x0.shape), None)": (
+        "normal noise is symmetric, and no other draw shares its key"
+    ),
+    "timesteps.draw: t = jnp.minimum((numbers(key, index, batch) * steps).astype(jnp.int32), "
+    "steps - 1)  ->  t = jnp.minimum((numbers(key, index, batch) * steps).astype(jnp.int32), "
+    "steps + 1)": "a float32 below 1 times T never rounds up to T; the minimum is a guard",
     "objective._bound_bits: meaning, dims = (model.meaning, x0[0].size)  ->  "
     "meaning, dims = (model.meaning, x0[1].size)": SAME_SIZE,
 }
