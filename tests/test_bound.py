@@ -267,6 +267,15 @@ def test_the_whole_bound_has_a_term_for_every_step():
     np.testing.assert_allclose(alone.terms.nats[:, 0], nats[:, 2], rtol=1e-5)
 
 
+def test_prior_cost_of_an_unscaled_signal():
+    """KL(N(x0, noise^2) || N(0, 1 + noise^2)) of the last, not so large noise."""
+    schedule = schedules.variance_exploding(10, 0.01, 2.0)
+    x0 = np.linspace(-1.0, 1.0, 6, dtype=np.float32).reshape(2, 3)
+    ratio = 4.0 / 5.0
+    expected = 0.5 * (x0.astype(float) ** 2 / 5.0 + ratio - 1.0 - np.log(ratio)).sum(1)
+    np.testing.assert_allclose(bound.prior_nats(schedule, x0), expected, rtol=1e-5)
+
+
 def discrete_gap(variance, steps, every=1, count=8000, levels=17):
     """Bound minus truth in nats, and its standard error: discrete data, its exact denoiser."""
     schedule = schedules.log_snr_linear(steps, levels)

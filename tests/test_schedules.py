@@ -214,12 +214,3 @@ def test_a_sampler_walks_the_training_chain_backwards(schedule):
     for table, reverse in zip(down, up, strict=True):
         np.testing.assert_array_equal(np.asarray(table)[..., ::-1], reverse)
     assert [up.end.signal[0], up.end.noise[0], up.end.log_snr[0]] == [1.0, 0.0, np.inf]
-
-
-def test_prior_cost_of_an_unscaled_signal():
-    """KL(N(x0, noise^2) || N(0, 1 + noise^2)) of the last, not so large noise."""
-    schedule = schedules.variance_exploding(10, 0.01, 2.0)
-    x0 = np.linspace(-1.0, 1.0, 6, dtype=np.float32).reshape(2, 3)
-    ratio = 4.0 / 5.0
-    expected = 0.5 * (x0.astype(float) ** 2 / 5.0 + ratio - 1.0 - np.log(ratio)).sum(1)
-    np.testing.assert_allclose(prior_nats(schedule, x0), expected, rtol=1e-5)
