@@ -169,7 +169,7 @@ def test_ddim_at_eta_zero_is_eulers_method_for_the_flow():
         plan = sampler.plan(grid, descent(grid))
         rows = jax.tree.map(lambda a: a[:-1], plan.rows)
         ours = scan_rows(sampler, denoise, keys_of(5), start(sampler, x), rows).x
-    np.testing.assert_allclose(ours, flow * grid.signal[0], atol=1e-12)
+        np.testing.assert_allclose(ours, flow * grid.signal[0], atol=1e-12)
 
 
 def test_edm_without_churn_is_heun_and_one_call_a_row():
