@@ -1,4 +1,4 @@
-"""How tables and per-image numbers meet images of any shape, and how tables are cut."""
+"""Tables and per-image numbers broadcast with images of any shape; tables are cut into pieces."""
 
 import jax
 import jax.numpy as jnp
@@ -42,7 +42,7 @@ def test_tables_keep_the_digits_of_float64_images():
 
 @pytest.mark.parametrize("length", [1, 2, 4, 5, 19, 20, 21, 23, 25, 46, 60, 77, 1000, 1009])
 def test_pieces_are_equal_where_a_divisor_allows(length):
-    """As many as the largest divisor from 5 to 20, else of the size that 20 pieces need."""
+    """Their number is the largest divisor from 5 to 20; without one, their size that of 20."""
     table = {"a": np.arange(length), "b": np.ones((length, 2))}
     cut = pieces(table)
     np.testing.assert_array_equal(np.concatenate([piece["a"] for piece in cut]), table["a"])

@@ -2,6 +2,7 @@
 
 import struct
 import subprocess
+from collections import namedtuple
 
 import jax
 import numpy as np
@@ -57,6 +58,17 @@ def test_resuming_is_going_on(tiny, step, tmp_path):
     restored = reopened.restore(2, tiny.state())
     assert_same(restored, half)
     assert_same(advance(tiny, step, restored, 2, 4), straight)
+
+
+def test_a_state_whose_classes_were_renamed_is_restored(tmp_path):
+    """Older versions had other names for the memory of importance sampling, and for the state."""
+    state = Tiny(timesteps="importance").state()
+    memory = namedtuple("History", state.memory._fields)(*state.memory)
+    older = namedtuple("State", state._fields)(*state._replace(memory=memory))
+    saved(tmp_path, older, 2)
+    restored = Checkpoints(tmp_path, {}).restore(2, state)
+    assert type(restored.memory) is type(state.memory)
+    assert_same(restored, state._replace(step=np.int32(2)))
 
 
 def test_a_save_is_reported_when_it_is_on_disk(tiny, tmp_path):

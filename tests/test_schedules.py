@@ -155,7 +155,7 @@ def test_cosine_is_the_papers_formula():
     schedule = schedules.cosine(40)
     f = np.cos((np.linspace(0.0, 1.0, 41) + 0.008) / 1.008 * np.pi / 2.0) ** 2
     np.testing.assert_allclose(schedule.signal[:-1] ** 2, f[1:-1] / f[0], rtol=1e-9)
-    # The last beta would be 1: it is held at 0.999.
+    # The last beta would be 1; it is clipped to 0.999.
     np.testing.assert_allclose((schedule.signal[-1] / schedule.signal[-2]) ** 2, 1e-3, rtol=1e-9)
 
 
@@ -165,7 +165,7 @@ def test_sigmoid_is_the_papers_formula():
     low, high = (1.0 / (1.0 + np.exp(-end / 0.7)) for end in (-2.0, 3.0))
     expected = (high - 1.0 / (1.0 + np.exp(-z / 0.7))) / (high - low)
     np.testing.assert_allclose(schedule.signal[:-1] ** 2, expected[:-1], rtol=1e-9)
-    np.testing.assert_allclose(schedule.signal[-1] ** 2, 1e-9, rtol=1e-9)  # 0 is held above
+    np.testing.assert_allclose(schedule.signal[-1] ** 2, 1e-9, rtol=1e-9)  # clipped from 0
 
 
 def test_ends_are_the_papers_by_default():
@@ -186,7 +186,7 @@ def test_a_grid_is_even_in_log_snr_and_of_one_point_the_noisy_end(schedule):
 
 
 def test_a_grid_of_a_grid_keeps_the_training_times(schedule):
-    """Times are read off the training schedule, not off a coarse grid of it."""
+    """Times come from the training schedule, not from a coarse grid of it."""
     steps = np.array([0, 250, 999])
     coarse = schedule.take(steps)
     np.testing.assert_array_equal(coarse.time, steps)

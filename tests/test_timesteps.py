@@ -56,7 +56,7 @@ def test_t_of_a_share_is_the_share_of_t(name):
 
 
 def test_stratified_t_is_the_papers_formula():
-    """floor(T frac(u + i/batch)) with one u; whoever resumes a run draws the same again."""
+    """floor(T frac(u + i/batch)) with one u, so a resumed run draws the same again."""
     key, i = jax.random.key(8), np.arange(16)
     u = float(jax.random.uniform(key))
     t, _ = draw("stratified", key, jnp.asarray(i), 16, 1000)
@@ -138,7 +138,7 @@ def test_the_first_losses_are_averaged():
 
 
 def test_new_losses_of_a_known_step_move_in_with_a_memory_of_ten():
-    """A step that n losses came for keeps 0.9^n of what it knew; their mean square is the rest."""
+    """A timestep with n new losses keeps 0.9^n of its old estimate and adds their mean square."""
     loss = jnp.array([0.5, 2.0, 1.0])
     history = remember(uneven(), jnp.array([4, 4, 4]), loss)
     expected = 0.9**3 * uneven().square[4] + (1.0 - 0.9**3) * jnp.square(loss).mean()
@@ -147,7 +147,7 @@ def test_new_losses_of_a_known_step_move_in_with_a_memory_of_ten():
 
 
 def test_losses_are_averaged_up_to_the_tenth():
-    """From the eleventh on a step forgets."""
+    """From the eleventh loss on, old losses are forgotten."""
     history = LossHistory(jnp.array([4.0, 4.0]), jnp.array([MEMORY - 1, MEMORY]))
     square, count = remember(history, jnp.arange(2), jnp.array([1.0, 2.0**0.5]))
     np.testing.assert_allclose(square, [0.9 * 4.0 + 0.1, 0.9 * 4.0 + 0.2], rtol=1e-6)

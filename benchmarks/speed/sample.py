@@ -39,7 +39,7 @@ class Chain(NamedTuple):
 
 
 def make_chain(job: programs.Job) -> Chain:
-    """Sample as many images as a batch has, on all devices."""
+    """Return the chain that draws one batch of images, spread over all devices."""
     index, classes = jnp.arange(job.size), job.settings.model.classes
     keys = image_keys(stream_key(0, Stream.SAMPLE), index)
     return Chain(job, *job.placed(keys, index % classes if classes else None))

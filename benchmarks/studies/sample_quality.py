@@ -24,7 +24,7 @@ from diffusion_jax.samplers.sample import SAMPLERS
 
 
 def make_method(trained: run_folder.Run, diffusion: build.Diffusion, name: str, calls: int):
-    """Return the run's own way of sampling, by this method with about so many calls."""
+    """Return the run's sampling method with another sampler, at about `calls` network calls."""
     settings = trained.config.copy_and_resolve_references()
     settings.sample.update({"sampler": name, "grid": "log_snr", "eta": 0.0, "langevin_steps": 1})
 

@@ -39,13 +39,13 @@ ANGLES = np.pi * np.arange(64) / 64
 
 
 def plan(sampler: Sampler, steps: int) -> Plan:
-    """Return a method's plan on the grid of so many steps."""
+    """Return a sampler's plan on a grid of `steps` steps."""
     grid = schedules.uniform_log_snr(SCHEDULE, steps)
     return sampler.plan(grid, descent(grid))
 
 
 def steps_for(plan_of: Callable[[int], Plan], calls: int) -> int:
-    """Return how many steps come nearest to so many calls, which grow evenly with the steps."""
+    """Return the steps that take about `calls` network calls, which are linear in the steps."""
     first, second = (len(plan_of(steps).rows.index) for steps in (1, 2))
     return max(1, math.ceil(0.5 + (calls - first) / (second - first)))
 

@@ -9,12 +9,11 @@ from typing import NamedTuple
 import jax
 
 from diffusion_jax import build
-from diffusion_jax.commands.prepare import read_and_compile
+from diffusion_jax.commands.prepare import read_and_compile, serve
 from diffusion_jax.config import stretched
 from diffusion_jax.data.dataset import Source, loaded
 from diffusion_jax.errors import UserError
 from diffusion_jax.processes import cluster
-from diffusion_jax.training import feed
 from diffusion_jax.training.history import AHEAD
 
 MEASURED = 2.0  # seconds over which the speed is measured
@@ -41,13 +40,8 @@ def measured_pace(config, source: Source, diffusion: build.Diffusion) -> tuple[P
     dataset, draw, parallel, compile_seconds = read_and_compile(
         config, source, training, fresh=True
     )
-    size = config.train.batch_size
     with ExitStack() as stack:
-        if dataset is None:
-            workers = config.data.workers
-            batch = feed.streamed(source, config.seed, size, 0, workers, stack)
-        else:
-            batch, source = feed.in_memory(dataset, config.seed, size), loaded(dataset)
+        batch = serve(config, source, dataset, 0, stack)
         state = parallel.place_state(draw())
 
         def seconds(first: int, count: int) -> float:
@@ -65,7 +59,8 @@ def measured_pace(config, source: Source, diffusion: build.Diffusion) -> tuple[P
         one = seconds(1, 1)
         count = min(max(math.ceil(MEASURED / one), 2), MOST_MEASURED)
         count = cluster.on_first_process(lambda: count)  # the same on all processes
-        return Pace(compile_seconds, seconds(2, count)), source
+        pace = Pace(compile_seconds, seconds(2, count))
+    return pace, source if dataset is None else loaded(dataset)
 
 
 def fitting_steps(minutes: float, pace: Pace, began: float) -> int:

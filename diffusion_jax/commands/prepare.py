@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from typing import Any, NamedTuple
 
 import jax
@@ -12,6 +13,7 @@ from diffusion_jax import build
 from diffusion_jax.core.keys import Stream, stream_key
 from diffusion_jax.data.dataset import Dataset, Source
 from diffusion_jax.devices import sharding
+from diffusion_jax.training import feed
 from diffusion_jax.training.step import Batch
 
 
@@ -28,6 +30,20 @@ class Prepared(NamedTuple):
     draw: Callable[[], Any]
     parallel: sharding.Parallel
     compile_seconds: float
+
+
+def serve(
+    config, source: Source, dataset: Dataset | None, first: int, stack: ExitStack
+) -> Callable[[int], Batch]:
+    """Serve batches from memory or, if `dataset` is None, streamed from step `first` on.
+
+    Args:
+        stack: stops reading when it is closed.
+    """
+    seed, size = config.seed, config.train.batch_size
+    if dataset is None:
+        return feed.streamed(source, seed, size, first, config.data.workers, stack)
+    return feed.in_memory(dataset, seed, size)
 
 
 def read_and_compile(config, source: Source, training: build.Training, fresh: bool) -> Prepared:

@@ -11,7 +11,7 @@ from diffusion_jax.checkpoints import step_folders
 from diffusion_jax.checkpoints.storage import Checkpoints
 from diffusion_jax.commands.arguments import Parser, as_path, integer, named, split_overrides
 from diffusion_jax.commands.pace import fitting_steps, measured_pace
-from diffusion_jax.commands.prepare import read_and_compile
+from diffusion_jax.commands.prepare import read_and_compile, serve
 from diffusion_jax.commands.progress_grid import make_draw
 from diffusion_jax.commands.terminal import TrainingProgress, warn
 from diffusion_jax.commands.verify import verify
@@ -23,7 +23,7 @@ from diffusion_jax.devices.compiler import enable_cache
 from diffusion_jax.errors import UserError
 from diffusion_jax.models.network import parameter_count
 from diffusion_jax.processes import cluster
-from diffusion_jax.training import feed, loop
+from diffusion_jax.training import loop
 from diffusion_jax.training.hooks import Hooks, LoopPlan, Profiler
 from diffusion_jax.training.report import MetricsWriter, events_available
 
@@ -69,12 +69,8 @@ def _train(config, workdir: Path, began: float) -> None:
         stack.callback(checkpoints.close)
         if done is not None:
             _say(f"resuming {workdir} after step {done}")
-        first, size = done or 0, config.train.batch_size
-        if dataset is None:
-            workers = config.data.workers
-            batch = feed.streamed(source, config.seed, size, first, workers, stack)
-        else:
-            batch = feed.in_memory(dataset, config.seed, size)
+        first = done or 0
+        batch = serve(config, source, dataset, first, stack)
         hooks = make_hooks(config, workdir, diffusion, parallel, batch, checkpoints, first, stack)
         # No reference to the state is kept here, because the loop donates it.
         loop.train(

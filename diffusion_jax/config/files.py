@@ -3,7 +3,6 @@
 import ast
 import copy
 import difflib
-import functools
 import importlib.util
 import inspect
 import json
@@ -189,10 +188,7 @@ def with_added_keys(tree: dict) -> dict:
     """Add the keys that are missing from the `to_json` of an older version."""
     tree = copy.deepcopy(tree)
     for key, value in ADDED.items():
-        *groups, leaf = key.split(".")
-        group = tree
-        for name in groups:
-            group = group.setdefault(name, {})
+        group, leaf = _group_of(tree, key)
         group.setdefault(leaf, value)
     return tree
 
@@ -201,11 +197,18 @@ def without_added_keys(tree: dict) -> dict:
     """Remove the keys that `with_added_keys` added, so that identities of older runs stay."""
     tree = copy.deepcopy(tree)
     for key, value in ADDED.items():
-        *groups, leaf = key.split(".")
-        group = functools.reduce(lambda inner, name: inner[name], groups, tree)
+        group, leaf = _group_of(tree, key)
         if group[leaf] == value:
             del group[leaf]
     return tree
+
+
+def _group_of(tree: dict, key: str) -> tuple[dict, str]:
+    """Return the group that holds a dotted key, made if it is missing, and the key's last name."""
+    *groups, leaf = key.split(".")
+    for name in groups:
+        tree = tree.setdefault(name, {})
+    return tree, leaf
 
 
 def differences(old: dict, new: dict) -> list[str]:

@@ -17,7 +17,7 @@ def meet(
     """Connect the processes `1 .. count - 1` with process 0, which listens at `address`.
 
     Args:
-        timeout: seconds to wait; process 0 starts counting anew whenever a process connects.
+        timeout: seconds to wait; for process 0 they start again whenever a process connects.
 
     Returns:
         The links by process, and process 0's numeric address, whose port is free again.
