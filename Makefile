@@ -7,7 +7,7 @@ PY := $(VENV)/bin/python
 PEERS := $(VENV)-peers
 
 .DEFAULT_GOAL := help
-.PHONY: help train test test-fast faults lint types peers parity bench accelerator-check notebook lock
+.PHONY: help train test test-fast faults lint types peers parity bench accelerator-check docs notebook lock
 
 help:
 	@echo "make train   train the digits and sample from them (about 4 minutes on 2 CPU cores)"
@@ -18,6 +18,7 @@ help:
 	@echo "make bench   time everything beside PyTorch's networks, on the digits (about 20 minutes)"
 	@echo "make accelerator-check   rehearse on the CPU what benchmarks.accelerator measures (under 4 minutes)"
 	@echo "make peers   install what parity and bench compare with"
+	@echo "make docs    write docs/configuration.md anew from the code"
 	@echo "make lint    ruff;  make types: pyright;  make notebook: run it small;  make lock: renew the lock"
 
 train: $(VENV)/ready
@@ -64,6 +65,9 @@ accelerator-check: $(VENV)/ready
 		$(PY) -m benchmarks.accelerator --minutes 3.5 --out $$out \
 		--data digits $(if $(wildcard $(PEERS)/bin/python),--peers $(PEERS)/bin/python); \
 		status=$$?; ls -l $$out; rm -rf $$out; exit $$status
+
+docs: $(VENV)/ready
+	$(PY) -m diffusion_jax.config.reference > docs/configuration.md
 
 notebook: $(VENV)/tools
 	@runs=$$(mktemp -d); SMALL=1 RUNS=$$runs $(VENV)/bin/jupyter-execute \

@@ -3,7 +3,6 @@
 The configuration must have passed `config.check.check`.
 """
 
-import inspect
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -12,6 +11,7 @@ import jax
 import numpy as np
 
 from diffusion_jax.config import Config
+from diffusion_jax.config.keys import call
 from diffusion_jax.core.objective import Model
 from diffusion_jax.core.predictions import Denoise, Prediction, denoiser, prediction
 from diffusion_jax.core.process import VARIANCES, ReverseProcess, reverse_process
@@ -98,12 +98,6 @@ def schedule(config: Config, levels: int) -> Schedule:
         return call(SCHEDULES[config.schedule.name], given)
     except ValueError as error:
         raise UserError(f"config.schedule: {error}") from error
-
-
-def call(function: Callable, settings: dict[str, Any]):
-    """Call a function with those settings that it has arguments for."""
-    wanted = inspect.signature(function).parameters
-    return function(**{key: value for key, value in settings.items() if key in wanted})
 
 
 def diffusion(config: Config, data: DataSpec) -> Diffusion:

@@ -5,8 +5,9 @@ from functools import partial
 
 import numpy as np
 
-from diffusion_jax.build import Diffusion, Guidance, call
+from diffusion_jax.build import Diffusion, Guidance
 from diffusion_jax.config import Config
+from diffusion_jax.config.keys import call
 from diffusion_jax.core.keys import fold, image_normal
 from diffusion_jax.core.moves import descent
 from diffusion_jax.core.schedules import Schedule

@@ -15,6 +15,7 @@ from diffusion_jax.data.dataset import DataSpec
 from diffusion_jax.errors import UserError
 from diffusion_jax.files import replacing
 
+FORMAT = 1  # of config.json; 0 had no number
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "ml-collections", "numpy")
 
 
@@ -123,6 +124,7 @@ def begin(
         "git_revision": _git_revision(),
     }
     record = {
+        "format": FORMAT,
         "config": configs.to_json(config),
         "data": data._asdict(),
         "images": images,
@@ -193,8 +195,13 @@ def _read(path: Path) -> dict:
         whole = isinstance(record["config"], dict) and isinstance(record["sessions"], list)
         paced = record.get("paced_steps")
         counted = paced is None or (type(paced) is int and paced > 0)
+        if type(form := record.get("format", 0)) is int and form > FORMAT:
+            raise UserError(
+                f"{path} has format {form}, this version of diffusion_jax knows {FORMAT} and older "
+                "ones; install a newer version"
+            )
         if whole and counted and _is_spec(record["data"]):
-            return {**record, "config": configs.with_added_keys(record["config"])}
+            return {**record, "config": configs.modernised(record["config"])}
         reason = "some values are invalid"
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         reason = f"{type(error).__name__}: {error}".splitlines()[0]

@@ -219,13 +219,19 @@ def test_a_damaged_config_is_named(text, tmp_path):
     assert "config.json is damaged" in done.stderr
 
 
-def test_a_config_that_lacks_keys_is_named(workdir, tmp_path):
-    record = json.loads((workdir / "config.json").read_text())
-    record["config"] = {"seed": 0}
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"format": 99}, "config.json has format 99, this version of diffusion_jax knows 1 and"),
+        ({"config": {"train": {"later": 1}}}, "the run's config has the key 'train.later', which"),
+    ],
+)
+def test_a_run_of_a_newer_version_is_named(workdir, tmp_path, change, message):
+    record = json.loads((workdir / "config.json").read_text()) | change
     (tmp_path / "config.json").write_text(json.dumps(record))
     done = run_inside(sample(tmp_path))
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
-    assert "lacks the key 'parallel'" in done.stderr
+    assert message in done.stderr
 
 
 def test_an_unwritable_workdir_is_named(tmp_path):

@@ -1,11 +1,15 @@
 """Configurations: locked, typed, and the same after a round trip through JSON."""
 
+import copy
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from diffusion_jax import build, build_sampling, config
+from diffusion_jax.config import files, reference
 from diffusion_jax.config.check import check
+from diffusion_jax.config.keys import Key, arguments
 from diffusion_jax.data.dataset import DataSpec
 from diffusion_jax.errors import UserError
 
@@ -25,6 +29,53 @@ def test_every_config_has_the_default_keys(path):
     default = config.load(str(path.with_name("default.py")), [])
     loaded = config.load(str(path), [])
     assert config.flatten(loaded.to_dict()).keys() == config.flatten(default.to_dict()).keys()
+
+
+def test_the_page_of_keys_is_current():
+    page = Path(__file__).parent.parent / "docs" / "configuration.md"
+    assert page.read_text() == reference.markdown(), "run `make docs`"
+
+
+def test_an_argument_with_a_default_is_a_key():
+    """Its type is its annotation, its meaning its line in the docstring."""
+
+    def first(steps: int, tilt: float = 0.5, knots: Sequence[int] = (1, 2)):
+        """Build it.
+
+        Args:
+            steps: given by the caller.
+            tilt: how far it
+                leans.
+            knots: where it bends.
+        """
+
+    def second(tilt: float = 0.5):
+        """Build another."""
+
+    keys = arguments({"first": first, "second": second})
+    assert keys == {
+        "tilt": Key(0.5, "how far it leans.", kind=float, users=("first", "second")),
+        "knots": Key((1, 2), "where it bends.", kind=tuple[int, ...], users=("first",)),
+    }
+    with pytest.raises(TypeError, match="'second' does not say what 'tilt' means"):
+        arguments({"second": second})
+    second.__defaults__ = (0.7,)
+    with pytest.raises(TypeError, match="'tilt' of 'second' has another default elsewhere"):
+        arguments({"first": first, "second": second})
+
+
+def test_older_configs_are_translated(monkeypatch):
+    """Renamed keys are; a key that was added since gets the value that means "as it was"."""
+    new = config.to_json(config.load(DIGITS, []))
+    old = copy.deepcopy(new)
+    old["train"]["size"] = old["train"].pop("batch_size")
+    del old["train"]["accumulate"], old["ema"]
+    monkeypatch.setitem(files.RENAMED, "train.size", "train.batch_size")
+    monkeypatch.setitem(files.AS_IT_WAS, "ema.decay", 0.5)
+    wanted = copy.deepcopy(new)
+    wanted["ema"]["decay"] = 0.5
+    assert config.modernised(old) == wanted
+    assert config.modernised(new) == new
 
 
 def test_overrides_keep_their_type():

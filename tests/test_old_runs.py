@@ -12,7 +12,9 @@ import pytest
 from tiny import ROOT, flags, run_inside, sample
 
 from diffusion_jax import config, run_folder
+from diffusion_jax.config import files
 from diffusion_jax.config.check import check
+from diffusion_jax.config.keys import KEYS, Key
 
 RUNS = sorted((Path(__file__).parent / "data").glob("run_*"))
 
@@ -50,12 +52,16 @@ def test_an_old_run_resumes(old_run):
     assert steps == [1, 2, 3, 4, 5]
 
 
-def test_what_an_old_run_lacks_means_as_it_was(old_run):
+def test_what_an_old_run_lacks_means_as_it_was(old_run, monkeypatch):
     record = json.loads((old_run / "config.json").read_text())["config"]
     settings = run_folder.read(old_run).config
     check(settings)
-    lacked = config.flatten(settings.to_dict()).keys() - config.flatten(record).keys()
-    assert lacked <= config.ADDED.keys()
-    assert all(config.flatten(settings.to_dict())[key] == config.ADDED[key] for key in lacked)
-    # A stopped evaluation is found again by what the run's own version wrote.
-    assert config.without_added_keys(config.to_json(settings)) == record
+    values = config.flatten(settings.to_dict())
+    for name in values.keys() - config.flatten(record).keys():
+        assert values[name] == files.AS_IT_WAS.get(name, KEYS[name].default)
+    # A stopped evaluation is found again after keys were added.
+    identity = config.deviations(settings)
+    monkeypatch.setitem(KEYS, "train.new", Key(7, "a key of a later version"))
+    again = run_folder.read(old_run).config
+    assert again.train.new == 7
+    assert config.deviations(again) == identity

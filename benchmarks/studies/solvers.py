@@ -16,8 +16,8 @@ import jax
 import numpy as np
 
 from benchmarks.harness import records
-from diffusion_jax import build
 from diffusion_jax.commands.arguments import positive, run
+from diffusion_jax.config.keys import call
 from diffusion_jax.core import schedules
 from diffusion_jax.core.moves import descent
 from diffusion_jax.samplers.base import Plan, Sampler
@@ -69,7 +69,7 @@ def errors(asked: list[int], count: int) -> dict[str, Any]:
     truth = end_points(SAMPLERS["dpmpp_3m"](), REFERENCE, keys[:FOLLOWED])
     rows = []
     for name, make in SAMPLERS.items():
-        sampler = build.call(make, SETTINGS)
+        sampler = call(make, SETTINGS)
         for calls in asked:
             steps = steps_for(partial(plan, sampler), calls)
             taken, x = plan(sampler, steps).rows, end_points(sampler, steps, keys)

@@ -23,7 +23,7 @@ from diffusion_jax.commands.arguments import (
 from diffusion_jax.commands.pictures import strips, write_pictures
 from diffusion_jax.commands.restore import restore_ema, restore_raw
 from diffusion_jax.commands.terminal import ImageProgress
-from diffusion_jax.config import override, to_json, without_added_keys
+from diffusion_jax.config import deviations, override
 from diffusion_jax.config.check import check
 from diffusion_jax.core.process import VARIANCES
 from diffusion_jax.core.schedules import uniform_log_snr
@@ -70,7 +70,7 @@ def main(arguments: list[str]) -> None:
     print(f"checkpoint {state.step} of {run.folder}: {num} images of {given.split}", flush=True)
     dataset = source.load()
     params = jax.device_put(state.ema, layout.replicated)
-    everything = {**settings, "config": without_added_keys(to_json(run.config))}
+    everything = {**settings, "config": deviations(run.config)}
     identity = fingerprint(everything, state.ema, dataset.images, dataset.labels)
     done = FinishedBatches(out.with_suffix(f".{identity[:12]}.parts"))
     batches = partial(likelihood.batches, dataset, num, settings["batch_size"], layout)

@@ -15,8 +15,9 @@ from diffusion_jax.commands.prepare import read_and_compile, serve
 from diffusion_jax.commands.progress_grid import make_draw
 from diffusion_jax.commands.terminal import TrainingProgress, warn
 from diffusion_jax.commands.verify import verify
-from diffusion_jax.config import DEFAULT, load, stretched
+from diffusion_jax.config import CONFIGS, load, stretched
 from diffusion_jax.config.check import check, profiled_steps
+from diffusion_jax.config.reference import listing
 from diffusion_jax.data.dataset import Source
 from diffusion_jax.devices import sharding
 from diffusion_jax.devices.compiler import enable_cache
@@ -27,13 +28,15 @@ from diffusion_jax.training import loop
 from diffusion_jax.training.hooks import Hooks, LoopPlan, Profiler
 from diffusion_jax.training.report import MetricsWriter, events_available
 
-DIGITS = DEFAULT.with_name("digits.py")
+DIGITS = CONFIGS / "digits.py"
 
 
 def main(arguments: list[str]) -> None:
     """Train or resume the run that the arguments describe."""
     began = time.perf_counter()
     given, overrides = _parse(arguments)
+    if given.keys is not None:
+        return print(listing(given.keys))
     if given.verify:
         if given.workdir is None:
             raise UserError("--verify needs the run's folder; add --workdir=RUN")
@@ -141,6 +144,9 @@ def _parse(arguments: list[str]):
     parser.add_argument("--workdir", type=as_path, help="the run's folder; default: runs/NAME")
     parser.add_argument(
         "--verify", action="store_true", help="only verify the checksums of the run's checkpoints"
+    )
+    parser.add_argument(
+        "--keys", nargs="?", const="", metavar="GROUP", help="only list the config's keys"
     )
     several = parser.add_argument_group("several processes, if JAX does not detect them itself")
     several.add_argument("--coordinator", metavar="HOST:PORT", help="address of process 0")

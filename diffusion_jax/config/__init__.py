@@ -1,33 +1,33 @@
 """Configurations: read from files, changed on the command line, checked, kept as strict JSON."""
 
 from diffusion_jax.config.files import (
-    ADDED,
-    DEFAULT,
+    CONFIGS,
     Config,
+    default_config,
     describe,
+    deviations,
     differences,
     flatten,
     from_json,
     load,
+    modernised,
     override,
     stretched,
     to_json,
-    with_added_keys,
-    without_added_keys,
 )
 
 __all__ = [
-    "ADDED",
-    "DEFAULT",
+    "CONFIGS",
     "Config",
+    "default_config",
     "describe",
+    "deviations",
     "differences",
     "flatten",
     "from_json",
     "load",
+    "modernised",
     "override",
     "stretched",
     "to_json",
-    "with_added_keys",
-    "without_added_keys",
 ]

@@ -3,103 +3,12 @@
 import math
 from typing import Any, get_args, get_origin
 
-from diffusion_jax.config import Config, describe, flatten
-from diffusion_jax.core.objective import LOSSES, WEIGHTS
-from diffusion_jax.core.predictions import PREDICTIONS
-from diffusion_jax.core.process import DECODERS, VARIANCES
-from diffusion_jax.core.schedules import SCHEDULES
-from diffusion_jax.core.timesteps import TIMESTEPS
-from diffusion_jax.devices.sharding import MODES
+from diffusion_jax.config.files import Config, describe, flatten
+from diffusion_jax.config.keys import KEYS, call
+from diffusion_jax.core.process import VARIANCES
 from diffusion_jax.errors import UserError, unknown_name
 from diffusion_jax.models.unet import UNet, check_settings
-from diffusion_jax.samplers.grids import GRIDS
 from diffusion_jax.samplers.sample import SAMPLERS
-from diffusion_jax.training.optimizer import DECAYS
-
-# Which table a name must be in.
-NAMES = {
-    "parallel": MODES,
-    "schedule.name": SCHEDULES,
-    "prediction": PREDICTIONS,
-    "variance": VARIANCES,
-    "decoder": DECODERS,
-    "loss": LOSSES,
-    "weight": WEIGHTS,
-    "timesteps": TIMESTEPS,
-    "optimizer.decay": DECAYS,
-    "sample.sampler": SAMPLERS,
-    "sample.grid": GRIDS,
-}
-
-# Ranges of numbers, ends included; a number has the type of the lower end.
-RANGES = {
-    "seed": (0, 2**31 - 1),
-    "schedule.steps": (1, 10**6),
-    "optimizer.learning_rate": (0.0, math.inf),
-    "optimizer.warmup_steps": (0, 2**31 - 1),
-    "optimizer.b1": (0.0, 0.999999),
-    "optimizer.b2": (0.0, 0.9999999),
-    "optimizer.eps": (0.0, math.inf),
-    "optimizer.weight_decay": (0.0, math.inf),
-    "optimizer.clip_norm": (0.0, math.inf),
-    "ema.decay": (0.0, 1.0),
-    "train.steps": (1, 2**31 - 1),
-    "train.minutes": (0.0, 10**6),
-    "train.batch_size": (1, 10**6),
-    "train.log_every": (0, math.inf),
-    "train.save_every": (0, math.inf),
-    "train.sample_every": (0, math.inf),
-    "train.keep": (1, math.inf),
-    "train.keep_every": (0, math.inf),
-    "train.keep_best": (0, math.inf),
-    "train.accumulate": (1, math.inf),
-    "train.max_skipped": (1, math.inf),
-    "train.label_dropout": (0.0, 0.999),
-    "sample.num": (1, 10**6),
-    "sample.batch_size": (0, 10**6),
-    "sample.steps": (0, math.inf),
-    "sample.eta": (0.0, 1.0),
-    "sample.churn": (0.0, math.inf),
-    "sample.langevin_steps": (1, 10**4),
-    "sample.langevin_rate": (1e-6, 3.999),
-    "sample.guidance": (0.0, 1000.0),
-    "sample.jump": (1, 10**6),
-    "sample.repeats": (1, 10**4),
-    "data.image_size": (0, 8192),
-    "data.workers": (0, 256),
-}
-
-# The types of all other keys; a float may be None if it has no default.
-TYPES = {
-    "name": str,
-    "profile": str,
-    "data.name": str,
-    "data.dir": str,
-    "data.split": str,
-    "data.channels": int,
-    "data.flip": bool,
-    "data.stream": bool,
-    "schedule.beta_start": float,
-    "schedule.beta_end": float,
-    "schedule.log_snr_max": float | None,
-    "schedule.log_snr_min": float,
-    "schedule.noise_min": float,
-    "schedule.noise_max": float,
-    "schedule.betas": tuple[float, ...],
-    "model.channels": int,
-    "model.multipliers": tuple[int, ...],
-    "model.blocks": int,
-    "model.attention_resolutions": tuple[int, ...],
-    "model.heads": int,
-    "model.dropout": float,
-    "model.classes": int,
-    "model.scale_shift_norm": bool,
-    "model.resample_in_blocks": bool,
-    "model.dtype": str,
-    "model.remat": bool,
-    "sample.clip": bool,
-    "sample.guidance_interval": tuple[float, ...],
-}
 
 
 def check(config: Config) -> None:
@@ -111,13 +20,12 @@ def check(config: Config) -> None:
     """
     values = flatten(config.to_dict())
     _check_types(values)
-    for key, table in NAMES.items():
-        if values[key] not in table:
-            raise unknown_name(f"config.{key}", values[key], table)
-    for key, (low, high) in RANGES.items():
-        if not low <= values[key] <= high:
-            ends = f"at least {low}" if high == math.inf else f"between {low} and {high}"
-            raise UserError(f"config.{key} is {values[key]}; it must be {ends}")
+    for name, key in KEYS.items():
+        if key.names and values[name] not in key.names:
+            raise unknown_name(f"config.{name}", values[name], key.names)
+        if type(key.low) is not float or math.isfinite(key.low):
+            _check_range(name, values[name], key.low, key.high)
+    _check_samplers(config)
     learned = VARIANCES[config.variance].learned
     if learned and config.loss == "weighted":
         raise UserError(
@@ -151,16 +59,30 @@ def profiled_steps(config: Config) -> tuple[int, int]:
 
 
 def _check_types(values: dict[str, Any]) -> None:
-    numbers = {key: type(low) for key, (low, _) in RANGES.items()}
-    types = {**dict.fromkeys(NAMES, str), **numbers, **TYPES}
-    for key, kind in types.items():
-        if key not in values:
-            raise UserError(f"the config lacks the key '{key}'; start from configs/default.py")
-        if not _is(values[key], kind):
-            text = f"{values[key]!r:.50}"
-            raise UserError(f"config.{key} is {text}; expected {describe(kind)}")
-    for key in values.keys() - types.keys():
-        raise UserError(f"the config has an unknown key '{key}'; start from configs/default.py")
+    for name, key in KEYS.items():
+        if name not in values:
+            raise UserError(f"the config lacks the key '{name}'; start from configs/default.py")
+        if not _is(values[name], key.type):
+            text = f"{values[name]!r:.50}"
+            raise UserError(f"config.{name} is {text}; expected {describe(key.type)}")
+    for name in values.keys() - KEYS.keys():
+        raise UserError(f"the config has an unknown key '{name}'; start from configs/default.py")
+
+
+def _check_range(name: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        ends = f"at least {low}" if high == math.inf else f"between {low} and {high}"
+        raise UserError(f"config.{name} is {value}; it must be {ends}")
+
+
+def _check_samplers(config: Config) -> None:
+    """Let every sampler check its arguments."""
+    settings = {**config.sample.to_dict(), "variance": config.variance}
+    for make in SAMPLERS.values():
+        try:
+            call(make, settings)
+        except ValueError as error:
+            raise UserError(f"config.sample.{error}") from error
 
 
 def _is(value: Any, kind: Any) -> bool:

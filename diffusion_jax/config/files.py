@@ -1,8 +1,8 @@
 """Configurations: loaded from a file, changed on the command line, kept as strict JSON."""
 
 import ast
-import copy
 import difflib
+import functools
 import importlib.util
 import inspect
 import json
@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
 
+from diffusion_jax.config.keys import KEYS
 from diffusion_jax.errors import UserError
 
 Config = Any  # a ConfigDict, whose fields no type checker can know
 
-DEFAULT = Path(__file__).parents[2] / "configs" / "default.py"
+CONFIGS = Path(__file__).parents[2] / "configs"
 # Keys that may change on resuming, as may every key that ends in "_every". They affect updates only
 # by rounding, except `train.steps`, at which a cosine decay ends.
 MAY_CHANGE = (
@@ -34,8 +36,16 @@ MAY_CHANGE = (
     "train.max_skipped",
     "train.steps",
 )
-# Keys that older runs lack, with the values that reproduce their behaviour.
-ADDED = {"train.minutes": 0.0}
+# Keys whose default is not what runs meant that were written before the key was there.
+AS_IT_WAS: dict[str, Any] = {}
+RENAMED: dict[str, str] = {}  # old names of keys, with the new ones
+
+
+def default_config() -> Config:
+    """Return every key with its default, locked against unknown ones."""
+    values = {name: key.default for name, key in KEYS.items()}
+    numbers = {name: placeholder(float) for name, value in values.items() if value is None}
+    return ConfigDict(nested({**values, **numbers})).lock()
 
 
 def load(spec: str, overrides: list[tuple[str, str]]) -> Config:
@@ -80,14 +90,10 @@ def _get_config(path: Path, variant: str) -> Config:
 
 
 def _check_keys(config: Config, path: Path) -> None:
-    """Refuse a configuration whose keys are not those of the default file, if that exists."""
-    if not DEFAULT.is_file():
-        return
-    known = flatten(_get_config(DEFAULT, "").to_dict())
     own = flatten(config.to_dict())
-    for key in own.keys() - known.keys():
-        raise UserError(f"config {path} has an unknown key '{key}'; nearest: '{_near(key, known)}'")
-    for key in known.keys() - own.keys():
+    for key in own.keys() - KEYS.keys():
+        raise UserError(f"config {path} has an unknown key '{key}'; nearest: '{_near(key, KEYS)}'")
+    for key in KEYS.keys() - own.keys():
         raise UserError(f"config {path} lacks the key '{key}'; start from configs/default.py")
 
 
@@ -148,6 +154,15 @@ def flatten(tree: dict, prefix: str = "") -> dict[str, Any]:
     return flat
 
 
+def nested(flat: dict[str, Any]) -> dict[str, Any]:
+    """Return the inverse of `flatten`."""
+    tree: dict[str, Any] = {}
+    for name, value in flat.items():
+        *groups, leaf = name.split(".")
+        functools.reduce(lambda inner, each: inner.setdefault(each, {}), groups, tree)[leaf] = value
+    return tree
+
+
 def stretched(config: Config, steps: int) -> Config:
     """Rescale the training plan to another number of steps.
 
@@ -184,31 +199,33 @@ def from_json(tree: dict) -> Config:
     return ConfigDict(tuples(tree)).lock()
 
 
-def with_added_keys(tree: dict) -> dict:
-    """Add the keys that are missing from the `to_json` of an older version."""
-    tree = copy.deepcopy(tree)
-    for key, value in ADDED.items():
-        group, leaf = _group_of(tree, key)
-        group.setdefault(leaf, value)
-    return tree
+def modernised(tree: dict) -> dict:
+    """Translate the `to_json` of an older version: renamed keys, and keys that it lacks.
+
+    Missing keys get the values that mean "as it was".
+
+    Raises:
+        UserError: it has a key that this version does not know.
+    """
+    values = {RENAMED.get(name, name): value for name, value in flatten(tree).items()}
+    unknown = [name for name in values if name not in KEYS]
+    if unknown:
+        raise UserError(
+            f"the run's config has the key '{unknown[0]}', which this version of diffusion_jax "
+            "does not know; install the version that wrote it"
+        )
+    defaults = json.loads(json.dumps({name: key.default for name, key in KEYS.items()}))
+    return nested({**defaults, **AS_IT_WAS, **values})
 
 
-def without_added_keys(tree: dict) -> dict:
-    """Remove the keys that `with_added_keys` added, so that identities of older runs stay."""
-    tree = copy.deepcopy(tree)
-    for key, value in ADDED.items():
-        group, leaf = _group_of(tree, key)
-        if group[leaf] == value:
-            del group[leaf]
-    return tree
+def deviations(config: Config) -> dict[str, Any]:
+    """Return the values that differ from their key's default, as plain JSON, by dotted key.
 
-
-def _group_of(tree: dict, key: str) -> tuple[dict, str]:
-    """Return the group that holds a dotted key, made if it is missing, and the key's last name."""
-    *groups, leaf = key.split(".")
-    for name in groups:
-        tree = tree.setdefault(name, {})
-    return tree, leaf
+    They identify a configuration, also after keys were added.
+    """
+    flat = flatten(to_json(config))
+    defaults = json.loads(json.dumps({name: key.default for name, key in KEYS.items()}))
+    return {name: value for name, value in flat.items() if value != defaults[name]}
 
 
 def differences(old: dict, new: dict) -> list[str]:

@@ -6,7 +6,7 @@ data's number of levels.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -112,10 +112,13 @@ def _from_log_alpha_bar(log_alpha_bar: np.ndarray) -> Schedule:
     return from_log_snr(log_alpha_bar - np.log(-np.expm1(log_alpha_bar)))
 
 
-def from_betas(betas) -> Schedule:
+def from_betas(betas: Sequence[float] | np.ndarray = ()) -> Schedule:
     """Build a schedule from forward variances beta_t: alpha_bar_t = prod_{i <= t} (1 - beta_i).
 
     The product is computed as a sum of logarithms.
+
+    Args:
+        betas: the variances of all steps, between 0 and 1.
 
     Raises:
         ValueError: `betas` is empty or has a value outside (0, 1).
@@ -127,29 +130,48 @@ def from_betas(betas) -> Schedule:
 
 
 def linear(steps: int, beta_start: float = 1e-4, beta_end: float = 0.02) -> Schedule:
-    """Build the schedule of linearly increasing betas (Ho et al. 2020, section 4)."""
+    """Build the schedule of linearly increasing betas (Ho et al. 2020, section 4).
+
+    Args:
+        steps: number of noise levels, T.
+        beta_start: the first beta.
+        beta_end: the last beta.
+    """
     if beta_start > beta_end:
         raise ValueError(f"beta_start {beta_start:g} must not exceed beta_end {beta_end:g}")
     return from_betas(np.linspace(beta_start, beta_end, steps))
 
 
-def cosine(steps: int, offset: float = 0.008, beta_max: float = 0.999) -> Schedule:
+def cosine(steps: int, cosine_offset: float = 0.008, beta_max: float = 0.999) -> Schedule:
     """Build the cosine schedule (Nichol & Dhariwal 2021, eq. 17).
 
-    alpha_bar(u) = cos^2((u + offset)/(1 + offset) pi/2), with betas of at most `beta_max`.
+    alpha_bar(u) = cos^2((u + c)/(1 + c) pi/2), c = cosine_offset, with betas of at most `beta_max`.
+
+    Args:
+        steps: number of noise levels, T.
+        cosine_offset: keeps the first betas from being too small.
+        beta_max: the largest beta.
     """
     u = np.arange(steps + 1) / steps
-    alpha_bar = np.cos((u + offset) / (1.0 + offset) * math.pi / 2.0) ** 2
+    alpha_bar = np.cos((u + cosine_offset) / (1.0 + cosine_offset) * math.pi / 2.0) ** 2
     return from_betas(np.minimum(1.0 - alpha_bar[1:] / alpha_bar[:-1], beta_max))
 
 
-def sigmoid(steps: int, start: float = -3.0, end: float = 3.0, tau: float = 1.0) -> Schedule:
+def sigmoid(
+    steps: int, sigmoid_start: float = -3.0, sigmoid_end: float = 3.0, sigmoid_tau: float = 1.0
+) -> Schedule:
     """Build the schedule whose alpha_bar is a decreasing sigmoid (Chen 2023, algorithm 1).
 
-    alpha_bar(u) = (g(end) - g(start + u (end - start))) / (g(end) - g(start)),
-    g(z) = 1/(1 + exp(-z/tau)), clipped from below at 1e-9.
+    alpha_bar(u) = (g(end) - g(start + u (end - start))) / (g(end) - g(start)), clipped from below
+    at 1e-9, with g(z) = 1/(1 + exp(-z/tau)) and the arguments for start, end and tau.
+
+    Args:
+        steps: number of noise levels, T.
+        sigmoid_start: where the piece of the sigmoid starts.
+        sigmoid_end: where it ends.
+        sigmoid_tau: temperature of the sigmoid.
     """
-    g = 1.0 / (1.0 + np.exp(-np.linspace(start, end, steps + 1) / tau))
+    g = 1.0 / (1.0 + np.exp(-np.linspace(sigmoid_start, sigmoid_end, steps + 1) / sigmoid_tau))
     alpha_bar = np.maximum((g[-1] - g[1:]) / (g[-1] - g[0]), 1e-9)
     return _from_log_alpha_bar(np.log(alpha_bar))
 
@@ -159,8 +181,12 @@ def log_snr_linear(
 ) -> Schedule:
     """Build the schedule whose log-SNR decreases linearly (Kingma et al. 2021).
 
-    By default the noise of the first step is a sixth of the width of one data level:
-    2/(levels - 1)/6.
+    Args:
+        steps: number of noise levels, T.
+        levels: number of levels of the data.
+        log_snr_max: log-SNR of the first step; by default its noise is a sixth of the width of one
+            data level, 2/(levels - 1)/6.
+        log_snr_min: log-SNR of the last step.
     """
     if log_snr_max is None:
         noise = 2.0 / (levels - 1) / 6.0
@@ -174,6 +200,11 @@ def variance_exploding(steps: int, noise_min: float = 0.01, noise_max: float = 1
     """Build geometric noise levels on an unscaled signal (Song & Ermon 2019, section 4).
 
     noise(u) = noise_min (noise_max / noise_min)^u.
+
+    Args:
+        steps: number of noise levels, T.
+        noise_min: the first noise level.
+        noise_max: the last noise level.
     """
     if not 0.0 < noise_min < noise_max:
         raise ValueError(f"noise_min {noise_min:g} must lie between 0 and noise_max {noise_max:g}")

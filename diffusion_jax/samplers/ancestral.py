@@ -39,7 +39,7 @@ def ancestral(variance: str) -> Sampler:
     return linear_sampler(plan)
 
 
-def ddim(eta: float) -> Sampler:
+def ddim(eta: float = 0.0) -> Sampler:
     """Build the DDIM sampler (Song et al. 2020, eq. 12).
 
     x_s = signal_s x0_hat + sqrt(noise_s^2 - std^2) eps_hat + std eps, where
@@ -47,6 +47,9 @@ def ddim(eta: float) -> Sampler:
 
     With eta = 1 it is ancestral sampling with the small variance. With eta = 0 it is Euler's method
     for the probability-flow ODE in x / signal, and moves towards noise invert it.
+
+    Args:
+        eta: share of the ancestral noise, 0 (none) to 1.
 
     Raises:
         ValueError: eta lies outside [0, 1].

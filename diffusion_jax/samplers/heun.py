@@ -20,13 +20,16 @@ def heun() -> Sampler:
     return edm(churn=0.0)
 
 
-def edm(churn: float) -> Sampler:
+def edm(churn: float = 40.0) -> Sampler:
     """Raise the noise a little before each move except the first, then move by Heun's method.
 
     With sigma = noise / signal: sigma_hat = sigma (1 + min(churn / moves, sqrt 2 - 1)), at most the
     schedule's largest; x_hat / signal_hat = x / signal + sqrt(sigma_hat^2 - sigma^2) eps
     (Karras et al. 2022, algorithm 2). A move's first call gives an Euler step, its second the
     trapezoidal correction.
+
+    Args:
+        churn: noise added over all moves, in units of the noise level; 0 is Heun's method.
 
     Raises:
         ValueError: churn is negative.

@@ -26,15 +26,15 @@ def _diffuse(moves: Moves, rate: float, rescale) -> Stage:
     return Stage(rows, rescale * signal, rescale * noise, np.ones(len(moves.t), bool))
 
 
-def langevin(langevin_steps: int, langevin_rate: float) -> Sampler:
+def langevin(langevin_steps: int = 1, langevin_rate: float = 0.1) -> Sampler:
     """Run annealed Langevin dynamics: several steps at each level of the grid in turn.
 
     delta = langevin_rate noise^2, as in Song & Ermon 2019, algorithm 1; x is rescaled where the
     signal changes, and the last network call removes the remaining noise.
 
     Args:
-        langevin_steps: number of steps at each level.
-        langevin_rate: between 0 and 4; above 4, the dynamics at the noisiest level is unstable.
+        langevin_steps: Langevin steps at each noise level.
+        langevin_rate: size of a step over noise^2, between 0 and 4, above which it is unstable.
     """
     _check(langevin_steps, langevin_rate)
 
@@ -48,7 +48,9 @@ def langevin(langevin_steps: int, langevin_rate: float) -> Sampler:
     return linear_sampler(plan)
 
 
-def predictor_corrector(variance: str, langevin_steps: int, langevin_rate: float) -> Sampler:
+def predictor_corrector(
+    variance: str, langevin_steps: int = 1, langevin_rate: float = 0.1
+) -> Sampler:
     """Correct x_t by Langevin dynamics before each move of ancestral sampling.
 
     delta = langevin_rate noise^2 corresponds on average to the signal-to-noise ratio

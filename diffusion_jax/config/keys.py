@@ -1,0 +1,220 @@
+"""Every key of a configuration, declared once: its default, type, range and meaning.
+
+The keys of schedules, samplers and networks are the keyword arguments of their functions: default
+and type are those of the signature, and the meaning is the argument's line in the docstring. All
+other keys are declared in `KEYS` below. The files in `configs/` change defaults.
+"""
+
+import inspect
+import math
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
+
+from diffusion_jax.core.objective import LOSSES, WEIGHTS
+from diffusion_jax.core.predictions import PREDICTIONS
+from diffusion_jax.core.process import DECODERS, VARIANCES
+from diffusion_jax.core.schedules import SCHEDULES
+from diffusion_jax.core.timesteps import TIMESTEPS
+from diffusion_jax.devices.sharding import MODES
+from diffusion_jax.models.unet import UNet
+from diffusion_jax.samplers.grids import GRIDS
+from diffusion_jax.samplers.sample import SAMPLERS
+from diffusion_jax.training.optimizer import DECAYS
+
+LARGEST = 2**31 - 1
+
+
+class Key(NamedTuple):
+    """One key of a configuration.
+
+    low, high: the range of a number, ends included.
+    names: the table that a name must be in.
+    kind: its type; by default that of the default value.
+    users: the functions of a table that take it; none means that it always has an effect.
+    """
+
+    default: Any
+    meaning: str
+    low: float = -math.inf
+    high: float = math.inf
+    names: Collection[str] = ()
+    kind: Any = None
+    users: tuple[str, ...] = ()
+
+    @property
+    def type(self) -> Any:
+        """The type of its values."""
+        return self.kind or type(self.default)
+
+
+def arguments(table: Mapping[str, Callable]) -> dict[str, Key]:
+    """Return the keyword arguments of a table's functions, or the fields of its networks, as keys.
+
+    An argument without a default is not a key: the code that calls the function supplies it.
+
+    Raises:
+        TypeError: an argument has no line in its docstring, or another default elsewhere.
+    """
+    found: dict[str, Key] = {}
+    for entry, function in table.items():
+        meanings = _meanings(inspect.getdoc(function) or "")
+        for name, default in _defaults(function).items():
+            known = found.get(name)
+            if known is None and name not in meanings:
+                raise TypeError(f"the docstring of '{entry}' does not say what '{name}' means")
+            if known is not None and known.default != default:
+                raise TypeError(f"'{name}' of '{entry}' has another default elsewhere")
+            kind = _kind(get_type_hints(function)[name])
+            key = known or Key(default, meanings[name], kind=kind)
+            found[name] = key._replace(users=(*key.users, entry))
+    return found
+
+
+def call(function: Callable, settings: Mapping[str, Any]) -> Any:
+    """Call a table's entry with those settings that it has arguments for."""
+    wanted = inspect.signature(function).parameters
+    return function(**{name: value for name, value in settings.items() if name in wanted})
+
+
+def _defaults(function: Callable) -> dict[str, Any]:
+    """Return the arguments that have a default; `name` and `parent` are Flax's own."""
+    return {
+        name: parameter.default
+        for name, parameter in inspect.signature(function).parameters.items()
+        if parameter.default is not inspect.Parameter.empty and name not in ("name", "parent")
+    }
+
+
+def _kind(hint: Any) -> Any:
+    """Return the type of a key's values: lists of numbers are tuples in a configuration."""
+    lists = [each for each in (hint, *get_args(hint)) if get_origin(each) is Sequence]
+    return tuple[get_args(lists[0])[0], ...] if lists else hint
+
+
+def _meanings(doc: str) -> dict[str, str]:
+    """Return what a docstring says of each argument or field."""
+    section = re.search(r"^(?:Args|Fields):\n((?:[ \t]+.*\n?)+)", doc, re.MULTILINE)
+    if section is None:
+        return {}
+    lines = inspect.cleandoc(section[1])
+    entries = re.findall(r"^(\w[\w, ]*): (.*(?:\n[ \t]+.*)*)", lines, re.MULTILINE)
+    return {name: " ".join(text.split()) for names, text in entries for name in names.split(", ")}
+
+
+KEYS: dict[str, Key] = {
+    "name": Key("cifar10", "name of the run's folder, `runs/NAME`"),
+    "seed": Key(0, "seed of parameters, data order, t, noise, dropout and flips", 0, LARGEST),
+    "parallel": Key(
+        "jit",
+        "`jit`; `fsdp` splits parameters and optimiser over the devices; `pmap` works in one "
+        "process only",
+        names=MODES,
+    ),
+    "profile": Key("", "steps to trace with JAX's profiler into `RUN/profile`, as in `100:110`"),
+    "data.name": Key(
+        "cifar10", "`digits`, `image_folder`, `arrays`, or any image data set of TFDS"
+    ),
+    "data.dir": Key(
+        "", "folder of the images or arrays, or TFDS's data folder; empty for TFDS's default"
+    ),
+    "data.split": Key("train", "split to train on"),
+    "data.image_size": Key(
+        0, "crop to a square and resize to this side; 0 keeps the size", 0, 8192
+    ),
+    "data.channels": Key(3, "1 for grey, 3 for colour; 0 keeps what is stored"),
+    "data.flip": Key(True, "mirror images at random"),
+    "data.stream": Key(
+        False, "read images during training, for data larger than memory; the order is the same"
+    ),
+    "data.workers": Key(0, "processes that read with `data.stream`; 0 reads in threads", 0, 256),
+    "schedule.name": Key("linear", "noise schedule", names=SCHEDULES),
+    "schedule.steps": Key(1000, "number of noise levels, T", 1, 10**6),
+    **{f"schedule.{name}": key for name, key in arguments(SCHEDULES).items()},
+    "prediction": Key("eps", "what the network predicts", names=PREDICTIONS),
+    "variance": Key(
+        "fixed_large",
+        "variance of the reverse step; `learned_range` lies between the two fixed ones",
+        names=VARIANCES,
+    ),
+    "decoder": Key(
+        "first_noise",
+        "variance of the step onto the data: 1 - alpha_bar of the first step, or as in DDPM's code",
+        names=DECODERS,
+    ),
+    "loss": Key(
+        "weighted",
+        "`weighted` squared error; `bound`, the bound in bits/dim; `hybrid`, the first plus 0.001 "
+        "of the second, for a learned variance",
+        names=LOSSES,
+    ),
+    "weight": Key("simple", "weight of the squared error", names=WEIGHTS),
+    "timesteps": Key(
+        "stratified",
+        "how t is drawn; `importance` draws it in proportion to the root of its mean squared loss",
+        names=TIMESTEPS,
+    ),
+    **{f"model.{name}": key for name, key in arguments({"unet": UNet}).items()},
+    "optimizer.learning_rate": Key(2e-4, "largest learning rate", 0.0),
+    "optimizer.warmup_steps": Key(5000, "steps of the linear rise to it", 0, LARGEST),
+    "optimizer.decay": Key(
+        "constant", "what follows: no decay, or a cosine to 0 at `train.steps`", names=DECAYS
+    ),
+    "optimizer.b1": Key(0.9, "Adam's decay of the mean gradient", 0.0, 0.999999),
+    "optimizer.b2": Key(0.999, "Adam's decay of the mean squared gradient", 0.0, 0.9999999),
+    "optimizer.eps": Key(1e-8, "Adam's epsilon", 0.0),
+    "optimizer.weight_decay": Key(0.0, "decoupled weight decay, as in AdamW", 0.0),
+    "optimizer.clip_norm": Key(1.0, "largest global gradient norm; 0 does not clip", 0.0),
+    "ema.decay": Key(
+        0.9999, "decay of the averaged parameters, at most (1 + n)/(10 + n) after n steps", 0.0, 1.0
+    ),
+    "train.steps": Key(800_000, "length of the run", 1, LARGEST),
+    "train.minutes": Key(
+        0.0,
+        "train for this long instead: `train.steps` and all that depends on it are scaled to the "
+        "steps that fit; 0 switches it off",
+        0.0,
+        10**6,
+    ),
+    "train.batch_size": Key(128, "images of a batch, over all devices", 1, 10**6),
+    "train.log_every": Key(100, "steps between logged metrics; 0 logs the first and last step", 0),
+    "train.save_every": Key(5000, "steps between checkpoints; 0 saves the last step only", 0),
+    "train.sample_every": Key(5000, "steps between grids of samples; 0 draws none", 0),
+    "train.keep": Key(3, "newest checkpoints to keep", 1),
+    "train.keep_every": Key(0, "also keep every step that is a multiple of this; 0 is none", 0),
+    "train.keep_best": Key(
+        0, "also keep this many checkpoints with the lowest mean loss since the save before", 0
+    ),
+    "train.accumulate": Key(
+        1, "split the batch into this many pieces, computed in turn: less memory", 1
+    ),
+    "train.max_skipped": Key(
+        20, "stop after this many consecutive updates whose loss or gradient was not finite", 1
+    ),
+    "train.label_dropout": Key(
+        0.0, "how often a class is left out in training, for guidance", 0.0, 0.999
+    ),
+    "sample.num": Key(64, "images in a grid during training", 1, 10**6),
+    "sample.batch_size": Key(
+        0,
+        "most images at once; 0 is up to 256 per device, 32 per CPU core. In `evaluate.py` the "
+        "number itself; 0 is 64",
+        0,
+        10**6,
+    ),
+    "sample.steps": Key(0, "sampling steps, at most T; 0 is all T", 0),
+    "sample.clip": Key(True, "clip predicted images to [-1, 1]"),
+    "sample.sampler": Key("ancestral", "sampling method", names=SAMPLERS),
+    "sample.grid": Key(
+        "uniform", "spacing of the sampling steps in t, log-SNR or Karras's rho", names=GRIDS
+    ),
+    **{f"sample.{name}": key for name, key in arguments(SAMPLERS).items()},
+    "sample.guidance": Key(
+        1.0, "classifier-free guidance: 1 is off, more exaggerates the class", 0.0, 1000.0
+    ),
+    "sample.guidance_interval": Key(
+        (0.0, 1.0), "between which fractions of the time guidance acts", kind=tuple[float, ...]
+    ),
+    "sample.jump": Key(10, "for inpainting: moves that are repeated together", 1, 10**6),
+    "sample.repeats": Key(5, "for inpainting: how often they are taken", 1, 10**4),
+}
