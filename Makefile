@@ -67,7 +67,7 @@ accelerator-check: $(VENV)/ready
 		status=$$?; ls -l $$out; rm -rf $$out; exit $$status
 
 docs: $(VENV)/ready
-	$(PY) -m diffusion_jax.config.reference > docs/configuration.md
+	$(PY) -m diffusion_jax.configuration.reference > docs/configuration.md
 
 notebook: $(VENV)/tools
 	@runs=$$(mktemp -d); SMALL=1 RUNS=$$runs $(VENV)/bin/jupyter-execute \

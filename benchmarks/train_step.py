@@ -1,7 +1,7 @@
 """The README's entry to `benchmarks.speed.train_step`."""
 
 from benchmarks.speed.train_step import main
-from diffusion_jax.commands.arguments import run
+from diffusion_jax.command_line import run
 
 if __name__ == "__main__":
     run(main)

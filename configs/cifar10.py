@@ -11,7 +11,7 @@ two runs on a cosine schedule of 4000 steps (Nichol & Dhariwal 2021).
 
 from ml_collections import ConfigDict
 
-from configs import default
+from diffusion_jax.configuration import default_config, with_variant
 
 # Nichol & Dhariwal's network and learning rate; their L_vlb run draws t by importance.
 IMPROVED = {
@@ -46,4 +46,4 @@ VARIANTS = {
 
 def get_config(variant: str = "") -> ConfigDict:
     """Return the paper's recipe, which is the default of every key, or one of `VARIANTS`."""
-    return default.change(default.get_config(), VARIANTS, variant)
+    return with_variant(default_config(), VARIANTS, variant)

@@ -9,12 +9,12 @@ Result: not yet measured.
 
 from ml_collections import ConfigDict
 
-from configs import default
+from diffusion_jax.configuration import default_config
 
 
 def get_config() -> ConfigDict:
     """Return the paper's network on a log-SNR schedule, without dropout; 50 calls per image."""
-    config = default.get_config()
+    config = default_config()
     config.name = "cifar10_fast"
     config.schedule.name = "log_snr"
     config.model.update({"dtype": "bfloat16", "dropout": 0.0})

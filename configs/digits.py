@@ -7,7 +7,7 @@ Result: 2.036 bits/dim on the 360 test images, mean of three seeds (docs/results
 
 from ml_collections import ConfigDict
 
-from configs import default
+from diffusion_jax.configuration import default_config, with_variant
 
 # Variants: class-conditional, for guidance; and NCSN (Song & Ermon 2019), with ten noise levels,
 # score prediction and annealed Langevin dynamics.
@@ -30,7 +30,7 @@ VARIANTS = {
 
 def get_config(variant: str = "") -> ConfigDict:
     """Return a U-Net of 0.7M parameters, with settings chosen on a fifth of the training split."""
-    config = default.get_config()
+    config = default_config()
     config.name = "digits"
     config.data.update({"name": "digits", "channels": 1, "flip": False})
     config.schedule.name = "log_snr"
@@ -55,4 +55,4 @@ def get_config(variant: str = "") -> ConfigDict:
         }
     )
     config.sample.steps = 250
-    return default.change(config, VARIANTS, variant)
+    return with_variant(config, VARIANTS, variant)

@@ -1,12 +1,13 @@
 """Your own pictures: a folder of PNG or JPEG files, cropped and resized to 64x64.
 
 Command: python train.py --config=configs/image_folder.py --config.data.dir=FOLDER
-Hardware: a GPU or TPU. Time and result depend on the pictures; not yet measured.
+Hardware: a GPU or TPU.
+Result: depends on the pictures; not yet measured.
 """
 
 from ml_collections import ConfigDict
 
-from configs import default
+from diffusion_jax.configuration import default_config
 
 
 def get_config() -> ConfigDict:
@@ -14,7 +15,7 @@ def get_config() -> ConfigDict:
 
     For another size add --config.data.image_size=32, for greyscale --config.data.channels=1.
     """
-    config = default.get_config()
+    config = default_config()
     config.name = "image_folder"
     config.data.update({"name": "image_folder", "image_size": 64})
     config.train.update({"batch_size": 64, "steps": 200_000})

@@ -2,17 +2,17 @@
 
 Command: python train.py --config=configs/mnist.py [--config.data.dir=FOLDER]
 Hardware: any GPU or TPU; on a CPU use fewer channels (--config.model.channels=32).
-Time and result: not yet measured.
+Result: not yet measured.
 """
 
 from ml_collections import ConfigDict
 
-from configs import default
+from diffusion_jax.configuration import default_config
 
 
 def get_config() -> ConfigDict:
     """Return a config with three levels, from 28x28 to 7x7, and attention at 7x7."""
-    config = default.get_config()
+    config = default_config()
     config.name = "mnist"
     config.data.update({"name": "mnist", "channels": 1, "flip": False})
     config.model.update({"channels": 64, "multipliers": (1, 2, 4), "attention_resolutions": (7,)})

@@ -13,7 +13,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from test_network import Answers, changed, exchanged, optimised, read
 
 from benchmarks.harness import peer_client, programs, records
-from diffusion_jax import config
+from diffusion_jax import configuration
 from diffusion_jax.models import network
 
 OUTPUT, GRADIENT = 1e-4, 1e-3  # relative to the largest entry of the output; of each gradient
@@ -34,7 +34,7 @@ WRONG = {
 @cache
 def job(case: str) -> programs.Job:
     path = records.ROOT / "configs" / f"{case}.py"
-    return programs.job(config.load(str(path), list(CASES[case].items())))
+    return programs.job(configuration.load(str(path), list(CASES[case].items())))
 
 
 def inputs(case: str) -> dict[str, np.ndarray]:

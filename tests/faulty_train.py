@@ -4,8 +4,8 @@ import sys
 
 import jax.numpy as jnp
 
-from diffusion_jax import build
-from diffusion_jax.commands import arguments, train
+from diffusion_jax import build, command_line
+from diffusion_jax.commands import train
 from diffusion_jax.training import feed
 
 
@@ -46,4 +46,4 @@ if __name__ == "__main__":
     fault, at = sys.argv[1:3]
     {"crash": crash, "nan": not_a_number}[fault](int(at))
     sys.argv[1:3] = []
-    arguments.run(train.main)
+    command_line.run(train.main)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from diffusion_jax.core import bound, gaussian, schedules
-from diffusion_jax.core.process import VARIANCES, q_sample, reverse_process
+from diffusion_jax.core.process import VARIANCES, is_learned, q_sample, reverse_process
 from diffusion_jax.truth import bookkeeping, exact
 
 SCHEDULE = schedules.linear(60, 1e-3, 0.2)
@@ -21,7 +21,7 @@ def test_cross_entropy_is_divergence_plus_entropy_at_every_t(variance):
     """E CE(q, p) = E KL(q || p) + E H(q): only the divergence depends on the model."""
     reverse = reverse_process(SCHEDULE, variance)
     denoised = exact.denoiser(SCHEDULE, DATA)(q_sample(SCHEDULE, X0, T, EPS), T)
-    if VARIANCES[variance].learned:
+    if is_learned(variance):
         denoised = denoised._replace(var_output=0.3 * jnp.sin(X0))
     cross = bookkeeping.diffusion_cross_entropy_nats(reverse, denoised, X0, EPS, T)
     entropy = bookkeeping.posterior_entropy_nats(reverse, X0, T)

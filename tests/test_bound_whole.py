@@ -8,10 +8,10 @@ import pytest
 from diffusion_jax.core import bound, gaussian, schedules
 from diffusion_jax.core.arrays import lookup
 from diffusion_jax.core.predictions import Denoised
-from diffusion_jax.core.process import VARIANCES, reverse_process
+from diffusion_jax.core.process import VARIANCES, is_learned, reverse_process
 from diffusion_jax.truth import exact
 
-FIXED = [name for name, each in VARIANCES.items() if not each.learned]
+FIXED = [name for name in VARIANCES if not is_learned(name)]
 MEAN, VAR = 0.1, 0.2
 DATA = exact.gaussian(MEAN, VAR)
 

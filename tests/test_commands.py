@@ -12,7 +12,7 @@ from PIL import Image
 from tiny import ROOT, Tiny, run_inside, sample, train
 
 from diffusion_jax.checkpoints.storage import Checkpoints
-from diffusion_jax.config import flatten
+from diffusion_jax.configuration import flatten
 
 
 def run(command, **options):

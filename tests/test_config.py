@@ -4,12 +4,27 @@ import copy
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from diffusion_jax import build, build_sampling, config
-from diffusion_jax.config import files, reference
-from diffusion_jax.config.check import check
-from diffusion_jax.config.keys import Key, arguments
+from diffusion_jax import build
+from diffusion_jax.build import sampling
+from diffusion_jax.configuration import (
+    as_json,
+    changed,
+    config,
+    differences,
+    flatten,
+    from_json,
+    load,
+    modernised,
+    override,
+    reference,
+    to_json,
+)
+from diffusion_jax.configuration.check import check
+from diffusion_jax.configuration.keys import Key, keys
+from diffusion_jax.configuration.tables import TABLES, chosen
 from diffusion_jax.data.dataset import DataSpec
 from diffusion_jax.errors import UserError
 
@@ -19,16 +34,16 @@ DIGITS = str(Path(__file__).parent.parent / "configs" / "digits.py")
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_every_config_survives_json(path):
-    loaded = config.load(str(path), [])
+    loaded = load(str(path), [])
     assert loaded.is_locked
-    assert config.from_json(config.to_json(loaded)) == loaded
+    assert from_json(to_json(loaded)) == loaded
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_every_config_has_the_default_keys(path):
-    default = config.load(str(path.with_name("default.py")), [])
-    loaded = config.load(str(path), [])
-    assert config.flatten(loaded.to_dict()).keys() == config.flatten(default.to_dict()).keys()
+    default = load(str(path.with_name("default.py")), [])
+    loaded = load(str(path), [])
+    assert flatten(loaded.to_dict()).keys() == flatten(default.to_dict()).keys()
 
 
 def test_the_page_of_keys_is_current():
@@ -36,50 +51,87 @@ def test_the_page_of_keys_is_current():
     assert page.read_text() == reference.markdown(), "run `make docs`"
 
 
-def test_an_argument_with_a_default_is_a_key():
-    """Its type is its annotation, its meaning its line in the docstring."""
+def test_every_key_says_what_it_means():
+    for name, key in keys().items():
+        assert key.meaning, name
 
-    def first(steps: int, tilt: float = 0.5, knots: Sequence[int] = (1, 2)):
-        """Build it.
+
+def leaning(schedule, steps: int, tilt: float = 0.5, knots: Sequence[int] = (1, 2), other=np.sin):
+    """Build it.
+
+    Args:
+        steps: given by the caller.
+        tilt: how far it
+            leans.
+        knots: where it bends.
+    """
+    return schedule.take(range(steps))
+
+
+def test_an_argument_with_a_default_is_a_key(monkeypatch):
+    """Of any table; its type is its annotation, its meaning its line in the docstring."""
+    before = keys()
+    monkeypatch.setitem(TABLES["sample.grid"], "leaning", leaning)
+    added = {name: key for name, key in keys().items() if name not in before}
+    assert added == {
+        "sample.tilt": Key(0.5, "how far it leans.", kind=float, users=("leaning",)),
+        "sample.knots": Key((1, 2), "where it bends.", kind=tuple[int, ...], users=("leaning",)),
+    }
+    settings = config("digits", sample={"grid": "leaning", "knots": [3, 4]})
+    assert chosen(settings, "sample.grid").keywords == {"tilt": 0.5, "knots": (3, 4)}
+
+
+def test_an_argument_that_is_another_key_is_refused(monkeypatch):
+    def other(schedule, steps: int, rho: float = 3.0):
+        """Build it."""
+
+    def known(schedule, steps: int, num: int = 64):
+        """Build it."""
+
+    for name, function in (("rho", other), ("num", known)):
+        with monkeypatch.context() as patch:
+            patch.setitem(TABLES["sample.grid"], "mine", function)
+            with pytest.raises(UserError, match=f"'mine': config.sample.{name} is another key"):
+                keys()
+
+
+@pytest.mark.parametrize("key", TABLES)
+def test_every_table_reads_arguments_by_signature(key, monkeypatch):
+    """Each entry is called with the values of its group, and only with those it takes."""
+    table, group = TABLES[key], key.rpartition(".")[0]
+
+    def mine(*given, strength_of_mine: float = 0.5):
+        """Do it.
 
         Args:
-            steps: given by the caller.
-            tilt: how far it
-                leans.
-            knots: where it bends.
+            strength_of_mine: how much.
         """
+        return given, strength_of_mine
 
-    def second(tilt: float = 0.5):
-        """Build another."""
-
-    keys = arguments({"first": first, "second": second})
-    assert keys == {
-        "tilt": Key(0.5, "how far it leans.", kind=float, users=("first", "second")),
-        "knots": Key((1, 2), "where it bends.", kind=tuple[int, ...], users=("first",)),
-    }
-    with pytest.raises(TypeError, match="'second' does not say what 'tilt' means"):
-        arguments({"second": second})
-    second.__defaults__ = (0.7,)
-    with pytest.raises(TypeError, match="'tilt' of 'second' has another default elsewhere"):
-        arguments({"first": first, "second": second})
+    monkeypatch.setitem(table, "mine", mine)
+    changes = {key.rpartition(".")[2]: "mine"}
+    new = config("default").copy_and_resolve_references()
+    new = changed(new, {group: changes} if group else changes)
+    override(new, f"{group}.strength_of_mine".removeprefix("."), "2")
+    assert chosen(new, key, label=3)(7) == ((7,), 2.0)
 
 
 def test_older_configs_are_translated(monkeypatch):
     """Renamed keys are; a key that was added since gets the value that means "as it was"."""
-    new = config.to_json(config.load(DIGITS, []))
+    new = to_json(load(DIGITS, []))
     old = copy.deepcopy(new)
     old["train"]["size"] = old["train"].pop("batch_size")
     del old["train"]["accumulate"], old["ema"]
-    monkeypatch.setitem(files.RENAMED, "train.size", "train.batch_size")
-    monkeypatch.setitem(files.AS_IT_WAS, "ema.decay", 0.5)
+    monkeypatch.setitem(as_json.RENAMED, "train.size", "train.batch_size")
+    monkeypatch.setitem(as_json.AS_IT_WAS, "ema.decay", 0.5)
     wanted = copy.deepcopy(new)
     wanted["ema"]["decay"] = 0.5
-    assert config.modernised(old) == wanted
-    assert config.modernised(new) == new
+    assert modernised(old) == wanted
+    assert modernised(new) == new
 
 
 def test_overrides_keep_their_type():
-    loaded = config.load(
+    loaded = load(
         DIGITS,
         [
             ("train.steps", "7"),
@@ -117,41 +169,41 @@ def test_overrides_keep_their_type():
 )
 def test_bad_overrides_are_one_line(key, value, message):
     with pytest.raises(UserError, match=message) as caught:
-        config.load(DIGITS, [(key, value)])
+        load(DIGITS, [(key, value)])
     assert "\n" not in str(caught.value)
 
 
 def test_a_missing_or_broken_file_is_one_line(tmp_path):
-    with pytest.raises(UserError, match=r"no config file .*nowhere.py"):
-        config.load(str(tmp_path / "nowhere.py"), [])
+    with pytest.raises(UserError, match=r"no config '.*nowhere.py'; give the path .*digits"):
+        load(str(tmp_path / "nowhere.py"), [])
     broken = tmp_path / "broken.py"
     broken.write_text("import nothing_of_this_name\n")
     with pytest.raises(UserError, match=r"broken.py failed: ModuleNotFoundError"):
-        config.load(str(broken), [])
+        load(str(broken), [])
     broken.write_text("def get_config():\n    return 3\n")
     with pytest.raises(UserError, match="must return a ConfigDict"):
-        config.load(str(broken), [])
-    with pytest.raises(UserError, match=r"no variant 'nonsense'; there are: conditional, ncsn"):
-        config.load(DIGITS + ":nonsense", [])
+        load(str(broken), [])
+    with pytest.raises(UserError, match=r"unknown variant 'nonsense'; known: conditional, ncsn"):
+        load(DIGITS + ":nonsense", [])
 
 
 def test_a_file_with_other_keys_is_refused(tmp_path):
     own = tmp_path / "own.py"
-    start = "from configs import default\ndef get_config():\n    config = default.get_config()\n"
+    start = "from diffusion_jax.configuration import load\ndef get_config():\n    config = load('default')\n"
     own.write_text(start + "    config.train.stepz = 5\n    return config\n")
     with pytest.raises(UserError, match=r"own.py failed: AttributeError: .*stepz") as caught:
-        config.load(str(own), [])
+        load(str(own), [])
     assert "\n" not in str(caught.value)
     own.write_text(start + "    config.unlock()\n    config.trian = 5\n    return config\n")
     with pytest.raises(UserError, match="unknown key 'trian'"):
-        config.load(str(own), [])
+        load(str(own), [])
     own.write_text(start + "    config.unlock()\n    del config.seed\n    return config\n")
     with pytest.raises(UserError, match="lacks the key 'seed'"):
-        config.load(str(own), [])
+        load(str(own), [])
 
 
 def test_what_may_change_between_resumes():
-    old = config.to_json(config.load(DIGITS, []))
+    old = to_json(load(DIGITS, []))
     harmless = [
         ("train.steps", "9"),
         ("data.dir", "/elsewhere"),
@@ -160,9 +212,9 @@ def test_what_may_change_between_resumes():
         ("train.sample_every", "0"),
         ("sample.batch_size", "7"),
     ]
-    assert config.differences(old, config.to_json(config.load(DIGITS, harmless))) == []
-    changed = config.to_json(config.load(DIGITS, [("seed", "1"), ("model.blocks", "3")]))
-    assert [line.split()[0] for line in config.differences(old, changed)] == [
+    assert differences(old, to_json(load(DIGITS, harmless))) == []
+    changed = to_json(load(DIGITS, [("seed", "1"), ("model.blocks", "3")]))
+    assert [line.split()[0] for line in differences(old, changed)] == [
         "model.blocks",
         "seed",
     ]
@@ -172,8 +224,8 @@ def test_sampling_takes_no_more_steps_than_there_are():
     data = DataSpec((8, 8, 1), 17, 10)
     short = [("schedule.name", "betas"), ("schedule.betas", "0.1,0.2,0.3")]
     for overrides, steps in (([], 250), ([("schedule.steps", "20")], 20), (short, 3)):
-        loaded = config.load(DIGITS, overrides)
-        assert build_sampling.steps(loaded, build.diffusion(loaded, data)) == steps
+        loaded = load(DIGITS, overrides)
+        assert sampling.steps(loaded, build.diffusion(loaded, data)) == steps
 
 
 @pytest.mark.parametrize(
@@ -195,12 +247,12 @@ def test_sampling_takes_no_more_steps_than_there_are():
     ],
 )
 def test_build_refuses_what_does_not_fit(key, value, message):
-    loaded = config.load(DIGITS, [(key, value)])
+    loaded = load(DIGITS, [(key, value)])
     data = DataSpec((8, 8, 1), 17, 10)
     if message is None:  # betas are only read by the schedule of that name
         check(loaded)
         build.diffusion(loaded, data)
-        loaded = config.load(DIGITS, [(key, value), ("schedule.name", "betas")])
+        loaded = load(DIGITS, [(key, value), ("schedule.name", "betas")])
         message = "config.schedule: betas must be"
     with pytest.raises(UserError, match=message):  # noqa: PT012 (one of the two refuses)
         check(loaded)

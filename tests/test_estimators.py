@@ -10,7 +10,7 @@ from diffusion_jax.core import estimators, schedules
 from diffusion_jax.core.arrays import lookup
 from diffusion_jax.core.bound import bound_nats
 from diffusion_jax.core.predictions import Denoised
-from diffusion_jax.core.process import VARIANCES, reverse_process
+from diffusion_jax.core.process import VARIANCES, is_learned, reverse_process
 from diffusion_jax.truth import exact
 
 DATA = exact.mixture([0.4, 0.6], [[-0.6], [0.5]], [[[0.02]], [[0.05]]])
@@ -47,7 +47,7 @@ class Affine:
 def test_trajectories_and_terms_give_one_bound(variance, levels):
     """E[log q(x_{1:T} | x0) - log p(x_{0:T})] = L_T + sum L_{t-1} + L_0, learned variances too."""
     schedule, count = schedules.log_snr_linear(40, 17), 8000
-    reverse, learned = reverse_process(schedule, variance), VARIANCES[variance].learned
+    reverse, learned = reverse_process(schedule, variance), is_learned(variance)
     x0 = jnp.round(8 * exact.sample(DATA, jax.random.key(0), count)) / 8
     ideal = exact.denoiser(schedule, DATA)
 

@@ -17,11 +17,12 @@ FLOORS = [
     {"checkpoints", "processes"},
     {"training"},
     {"evaluation", "interop"},
-    {"config"},
-    {"run_folder"},
+    {"configuration"},
     {"build"},
-    {"build_sampling"},
+    {"run"},
+    {"command_line"},
     {"commands"},
+    {"__main__"},
 ]
 FLOOR = {name: height for height, names in enumerate(FLOORS) for name in names}
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")

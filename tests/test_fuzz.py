@@ -21,13 +21,14 @@ from PIL import Image
 from tiny import DIGITS
 from tiny import settings as tiny_settings
 
-from diffusion_jax import build, build_sampling, config, run_folder
-from diffusion_jax.config.check import check
+from diffusion_jax import build, configuration
+from diffusion_jax.configuration.check import check
 from diffusion_jax.core.schedules import SCHEDULES
 from diffusion_jax.core.timesteps import TIMESTEPS
 from diffusion_jax.data.dataset import DataSpec
 from diffusion_jax.data.sources import open_source
 from diffusion_jax.errors import UserError
+from diffusion_jax.run import folder as run_folder
 from diffusion_jax.samplers.sample import SAMPLERS
 
 COMMON = {"deadline": None, "suppress_health_check": list(HealthCheck), "database": None}
@@ -56,10 +57,10 @@ def built(loaded, data):
     diffusion = build.diffusion(loaded, data)
     build.training(loaded, diffusion)
     build.about(loaded, diffusion)
-    build_sampling.method(loaded, diffusion)
+    build.method(loaded, diffusion)
 
 
-KEYS = config.flatten(config.load(str(DIGITS), []).to_dict())
+KEYS = configuration.flatten(configuration.load(str(DIGITS), []).to_dict())
 WORDS = [*SCHEDULES, *SAMPLERS, *TIMESTEPS, "bound", "hybrid", "learned_range", "cosine", "karras"]
 WORDS += ["v", "mean", "score", "x0", "snr", "pmap", "bfloat16", "log_snr", "quadratic", "clipped"]
 INTEGERS = ["0", "1", "2", "3", "4", "8", "10", "16", "20", "250", "999", "-1", str(2**31 - 1)]
@@ -82,7 +83,7 @@ OVERRIDES = st.sampled_from(list(KEYS)).flatmap(
 )
 def test_overrides(overrides):
     with one_line():
-        built(config.load(str(DIGITS), overrides), DATA)
+        built(configuration.load(str(DIGITS), overrides), DATA)
 
 
 ODD = [None, True, -1, 0, 3, 10**30, 0.5, 1e300, float("nan"), float("inf"), "", "x", "\ud800"]
@@ -153,7 +154,7 @@ def test_records_of_runs(content):
         (Path(folder) / "config.json").write_bytes(content)
         with one_line():
             run = run_folder.read(Path(folder))
-            config.override(run.config, "sample.steps", "3")
+            configuration.override(run.config, "sample.steps", "3")
             built(run.config, run.data)
         with one_line():
             run_folder.check_same(Path(folder), tiny_settings(), DATA, 9)

@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 from tiny import Tiny
 
-from diffusion_jax import build_sampling
-from diffusion_jax.commands.progress_grid import make_draw
+from diffusion_jax import build
 from diffusion_jax.devices.sharding import shardings
+from diffusion_jax.run.progress_grid import make_draw
 from diffusion_jax.samplers import batch_size
 from diffusion_jax.samplers.batch_size import (
     AT_ONCE_ON_CPU,
@@ -87,7 +87,7 @@ def test_batches_are_few_and_full(num):
 
 def test_one_at_a_time_gives_the_same_images_and_compiles_no_more(monkeypatch, caplog):
     tiny = Tiny(model__classes=10, sample__steps=3)
-    method = build_sampling.method(tiny.config, tiny.diffusion)
+    method = build.method(tiny.config, tiny.diffusion)
     params, layout = tiny.state().ema, shardings(jax.devices()[:1])
     wanted = [0, 1, *range(5, 12)]
 

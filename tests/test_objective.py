@@ -8,7 +8,7 @@ import pytest
 from diffusion_jax.core import bound, schedules
 from diffusion_jax.core.objective import BOUND_IN_HYBRID, WEIGHTS, Model, training_loss
 from diffusion_jax.core.predictions import PREDICTIONS, denoiser, prediction
-from diffusion_jax.core.process import VARIANCES, q_sample, reverse_process
+from diffusion_jax.core.process import VARIANCES, is_learned, q_sample, reverse_process
 
 STEPS, LEVELS = 40, 17
 SCHEDULE = schedules.log_snr_linear(STEPS, LEVELS)
@@ -97,7 +97,7 @@ def both(meaning):
 def test_bound_loss_is_the_bound_in_bits_per_dim(name, variance):
     """The mean over t of the loss is the sum of the bound's terms, prior aside, per dimension."""
     meaning = prediction(name, SCHEDULE)
-    network = both(meaning) if VARIANCES[variance].learned else wrong_network(meaning)
+    network = both(meaning) if is_learned(variance) else wrong_network(meaning)
     loss = loss_of(meaning, "simple", network, "bound", variance)
     reverse, xt = reverse_process(SCHEDULE, variance), q_sample(SCHEDULE, X0, T, EPS)
     denoised = denoiser(network, meaning, clip=False)(xt, T)

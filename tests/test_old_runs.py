@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from tiny import ROOT, flags, run_inside, sample
 
-from diffusion_jax import config, run_folder
-from diffusion_jax.config import files
-from diffusion_jax.config.check import check
-from diffusion_jax.config.keys import KEYS, Key
+from diffusion_jax import configuration
+from diffusion_jax.configuration import as_json
+from diffusion_jax.configuration.check import check
+from diffusion_jax.configuration.keys import DECLARED, Key, keys
+from diffusion_jax.run import folder as run_folder
 
 RUNS = sorted((Path(__file__).parent / "data").glob("run_*"))
 
@@ -56,12 +57,12 @@ def test_what_an_old_run_lacks_means_as_it_was(old_run, monkeypatch):
     record = json.loads((old_run / "config.json").read_text())["config"]
     settings = run_folder.read(old_run).config
     check(settings)
-    values = config.flatten(settings.to_dict())
-    for name in values.keys() - config.flatten(record).keys():
-        assert values[name] == files.AS_IT_WAS.get(name, KEYS[name].default)
+    values = configuration.flatten(settings.to_dict())
+    for name in values.keys() - configuration.flatten(record).keys():
+        assert values[name] == as_json.AS_IT_WAS.get(name, keys()[name].default)
     # A stopped evaluation is found again after keys were added.
-    identity = config.deviations(settings)
-    monkeypatch.setitem(KEYS, "train.new", Key(7, "a key of a later version"))
+    identity = configuration.deviations(settings)
+    monkeypatch.setitem(DECLARED, "train.new", Key(7, "a key of a later version"))
     again = run_folder.read(old_run).config
     assert again.train.new == 7
-    assert config.deviations(again) == identity
+    assert configuration.deviations(again) == identity

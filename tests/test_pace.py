@@ -7,9 +7,9 @@ import subprocess
 import pytest
 from tiny import ROOT, run_inside, settings, train
 
-from diffusion_jax import config
-from diffusion_jax.commands.pace import SHARE_OF_TIME, Pace, fitting_steps
+from diffusion_jax.configuration import flatten, stretched
 from diffusion_jax.errors import UserError
+from diffusion_jax.run.pace import SHARE_OF_TIME, Pace, fitting_steps
 
 
 @pytest.mark.parametrize("factor", [0.05, 0.5, 1, 3])
@@ -22,20 +22,20 @@ def test_a_stretched_plan_has_the_same_shares(factor):
         train__sample_every=0,
     )
     steps = int(4000 * factor)
-    changed = config.stretched(plan, steps)
+    changed = stretched(plan, steps)
     assert changed.train.steps == steps
     assert changed.optimizer.warmup_steps == steps / 10
     assert changed.train.save_every == steps / 4
     assert changed.train.sample_every == 0
     assert (1 - changed.ema.decay) * steps == pytest.approx((1 - 0.995) * 4000)
-    same = [key for key in config.flatten(plan.to_dict()) if key.split(".")[0] != "train"]
+    same = [key for key in flatten(plan.to_dict()) if key.split(".")[0] != "train"]
     for key in set(same) - {"optimizer.warmup_steps", "ema.decay"}:
-        assert config.flatten(changed.to_dict())[key] == config.flatten(plan.to_dict())[key]
+        assert flatten(changed.to_dict())[key] == flatten(plan.to_dict())[key]
     assert plan.train.steps == 4000
 
 
 def test_a_plan_shorter_than_the_averages_horizon_does_not_average():
-    assert config.stretched(settings(train__steps=4000, ema__decay=0.99), 30).ema.decay == 0.0
+    assert stretched(settings(train__steps=4000, ema__decay=0.99), 30).ema.decay == 0.0
 
 
 def test_steps_fill_the_time_that_is_left(monkeypatch):

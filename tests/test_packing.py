@@ -7,7 +7,7 @@ import pytest
 
 from diffusion_jax.models import network
 from diffusion_jax.models.network import parameter_count
-from diffusion_jax.models.packing import LIMIT, SMALL, pack, unpack
+from diffusion_jax.models.packing import LIMIT, SMALL, pack, unpack, unpack_on_host
 from diffusion_jax.models.unet import UNet
 
 MODEL = UNet(1, channels=32, multipliers=(1, 2), blocks=1, attention_resolutions=(4,))
@@ -27,6 +27,18 @@ def test_unpacking_gives_back_what_was_packed(params):
     jax.tree.map(
         np.testing.assert_array_equal, unpack(packed, jax.eval_shape(lambda: params)), params
     )
+
+
+def test_unpacking_on_the_host_gives_the_same(params):
+    packed, shapes = pack(params), jax.eval_shape(lambda: params)
+    jax.tree.map(np.testing.assert_array_equal, unpack_on_host(packed, shapes), params)
+    jax.tree.map(np.testing.assert_array_equal, pack(params, np.concatenate), packed)
+
+
+def test_networks_without_small_arrays_are_packed_too():
+    large = {"layer": {"kernel": np.ones((64, 64), np.float32)}}
+    for back in (unpack(pack(large), large), unpack_on_host(pack(large), large)):
+        jax.tree.map(np.testing.assert_array_equal, back, large)
 
 
 def test_adam_moves_a_packed_tree_as_it_moves_the_tree(params):

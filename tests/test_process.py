@@ -74,7 +74,7 @@ def test_posterior_of_the_first_step_is_the_image_itself():
 def test_model_variances_start_between_their_bounds(name):
     """With the network's variance output at zero, where it starts."""
     row = moves.single_steps(SCHEDULE)
-    var = np.exp(VARIANCES[name].log_var(row).offset)
+    var = np.exp(VARIANCES[name](row).offset)
     assert np.all(var[1:] >= row.posterior_var[1:] * (1.0 - 1e-12))
     assert np.all(var <= row.forward_var * (1.0 + 1e-12))
 

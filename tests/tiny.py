@@ -11,8 +11,7 @@ from unittest import mock
 import jax
 import numpy as np
 
-from diffusion_jax import build, config
-from diffusion_jax.commands import arguments
+from diffusion_jax import build, command_line, configuration
 from diffusion_jax.core.keys import Stream, stream_key
 from diffusion_jax.data.batches import batch_indices
 from diffusion_jax.training.step import Batch
@@ -41,7 +40,7 @@ OVERRIDES = {
 def settings(**changes):
     """The tiny configuration; a double underscore stands for a dot."""
     overrides = {**OVERRIDES, **{key.replace("__", "."): str(v) for key, v in changes.items()}}
-    return config.load(str(DIGITS), list(overrides.items()))
+    return configuration.load(str(DIGITS), list(overrides.items()))
 
 
 def flags(**changes):
@@ -67,7 +66,7 @@ def run_inside(command):
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
             with mock.patch.object(sys, "argv", command[1:]):
-                arguments.run(script.main)
+                command_line.run(script.main)
         except SystemExit as left:
             code = left.code
     return subprocess.CompletedProcess(command, code, out.getvalue(), err.getvalue())

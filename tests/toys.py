@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from diffusion_jax.core import schedules
-from diffusion_jax.core.process import VARIANCES
+from diffusion_jax.core.process import VARIANCES, is_learned
 from diffusion_jax.samplers.sample import SAMPLERS
 from diffusion_jax.truth import exact
 
@@ -18,7 +18,7 @@ MIXTURE = exact.mixture(
     [0.4, 0.6], [[-0.7, 0.2], [0.6, -0.3]], [0.2**2 * np.eye(2), [[0.09, 0.03], [0.03, 0.05]]]
 )
 MIXED = partial(exact.denoiser, data=MIXTURE)
-FIXED = [name for name, each in VARIANCES.items() if not each.learned]
+FIXED = [name for name in VARIANCES if not is_learned(name)]
 COUNT = 20_000
 
 ARGUMENTS = {

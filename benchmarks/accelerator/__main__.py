@@ -25,7 +25,7 @@ import psutil
 
 from benchmarks.accelerator import data, plan, results
 from benchmarks.harness import peer_client, records
-from diffusion_jax.commands.arguments import Parser, as_path, named, number, positive, run
+from diffusion_jax.command_line import Parser, as_path, named, number, positive, run
 from diffusion_jax.errors import UserError
 
 PROBE = 180.0  # seconds that JAX may take to find its devices

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.harness import programs, records
-from diffusion_jax import build, config
+from diffusion_jax import build, configuration
 from diffusion_jax.checkpoints.step_folders import Keep
 from diffusion_jax.checkpoints.storage import Checkpoints
 from diffusion_jax.core.keys import Stream, image_keys, image_normal, stream_key
@@ -49,7 +49,7 @@ BFLOAT16 = 3e-2
 def job(dtype: str = "float32") -> programs.Job:
     """Build the digits' network, smaller, with attention, dropout and two resolutions."""
     path = records.ROOT / "configs" / "digits.py"
-    settings = config.load(str(path), [*SMALL.items(), ("model.dtype", dtype)])
+    settings = configuration.load(str(path), [*SMALL.items(), ("model.dtype", dtype)])
     return programs.job(settings)
 
 

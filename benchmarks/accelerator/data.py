@@ -109,7 +109,7 @@ def pack(source: Path, out: Path, num: int, most_mib: float | None) -> str:
     Raises:
         UserError: there are fewer images, or the file would be too large; nothing is written.
     """
-    from diffusion_jax.commands.arguments import check_file  # needs absl
+    from diffusion_jax.command_line import check_file  # needs absl
 
     check_file(out)
     wanted = {"train": num, "test": TESTED}

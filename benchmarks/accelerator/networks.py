@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.harness import peer_client, programs, records
-from diffusion_jax import config
+from diffusion_jax import configuration
 from diffusion_jax.errors import UserError
 
 CONFIG = records.ROOT / "configs" / "cifar10_fast.py"
@@ -25,7 +25,7 @@ def job(options, batch: int, dtype: str = "bfloat16") -> programs.Job:
     """Build CIFAR-10's network for a batch of random images; a smaller one for a rehearsal."""
     overrides = {"train.batch_size": str(batch), "model.dtype": dtype}
     overrides |= SMALL if options.small else {}
-    return programs.job(config.load(str(CONFIG), list(overrides.items())))
+    return programs.job(configuration.load(str(CONFIG), list(overrides.items())))
 
 
 def rounds(options) -> argparse.Namespace:

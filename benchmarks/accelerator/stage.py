@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks.accelerator.results import Results
-from diffusion_jax.commands.arguments import run
+from diffusion_jax.command_line import run
 
 # Each module has `items(options, results, stack)`, which returns what the stage measures, by name
 # and in order; `stack` closes what the items share.

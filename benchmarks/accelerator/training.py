@@ -13,16 +13,12 @@ from typing import Any
 import jax
 import numpy as np
 
+import diffusion_jax as dj
 from benchmarks.accelerator.data import DIGITS, Data, as_arrays, open_data
 from benchmarks.accelerator.networks import CONFIG, SMALL
 from benchmarks.harness import records
-from diffusion_jax import build, run_folder
 from diffusion_jax.checkpoints import step_folders
-from diffusion_jax.commands.restore import restore_ema
-from diffusion_jax.devices import sharding
 from diffusion_jax.files import replacing
-from diffusion_jax.models import network
-from diffusion_jax.models.packing import unpack
 
 RESERVED, MOST_RESERVED = 0.4, 120.0  # of the time, for what follows the training; seconds
 SLACK = 0.2  # of what is reserved: a training may be slower than its first steps
@@ -116,13 +112,10 @@ def curve(workdir: Path, out: Path) -> dict[str, Any]:
 
 def weights(workdir: Path, out: Path) -> dict[str, Any]:
     """Write the averaged parameters as float16, an array a name."""
-    run = run_folder.read(workdir)
-    diffusion = build.diffusion(run.config, run.data)
-    state = restore_ema(run, diffusion, None, sharding.shardings(jax.devices()[:1]))
-    tree = unpack(state.ema, network.parameter_shapes(diffusion.model, diffusion.data.shape))
+    params = dj.load(workdir).params
     arrays = {
         jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf, np.float16)
-        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(params)
     }
     with replacing(out, "wb") as file:
         np.savez(file, **arrays)  # pyright: ignore[reportArgumentType]

@@ -11,9 +11,9 @@ from typing import Any
 import jax
 
 from benchmarks.harness import peer_client, programs, records, roofline, timing
-from diffusion_jax import config
-from diffusion_jax.commands.arguments import Parser, as_path, named, positive, split_overrides
-from diffusion_jax.config.check import check
+from diffusion_jax.command_line import Parser, as_path, named, positive, split_overrides
+from diffusion_jax.configuration import Config, load
+from diffusion_jax.configuration.check import check
 from diffusion_jax.devices.compiler import enable_cache
 
 Abouts = dict[str, dict[str, Any]]  # how each peer describes itself, by name
@@ -35,13 +35,13 @@ def parser(name: str, description: str | None, peers: bool = True, once: bool = 
     return made
 
 
-def parse_config(made: Parser, arguments: list[str]) -> tuple[argparse.Namespace, config.Config]:
+def parse_config(made: Parser, arguments: list[str]) -> tuple[argparse.Namespace, Config]:
     """Read the arguments, and the config with its overrides and batch size."""
     rest, overrides = split_overrides(arguments)
     given = made.parse_args(rest)
     if given.batch:
         overrides.append(("train.batch_size", str(given.batch)))
-    settings = config.load(given.config, overrides)
+    settings = load(given.config, overrides)
     check(settings)
     return given, settings
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from benchmarks.harness.records import ROOT
-from diffusion_jax.config import Config
+from diffusion_jax.configuration import Config
 from diffusion_jax.data.dataset import DataSpec
 from diffusion_jax.errors import UserError
 from diffusion_jax.models.layers import groups

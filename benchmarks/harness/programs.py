@@ -9,7 +9,7 @@ import numpy as np
 
 from benchmarks.harness.roofline import count_operations
 from diffusion_jax import build
-from diffusion_jax.config import Config
+from diffusion_jax.configuration import Config
 from diffusion_jax.core.keys import Stream, stream_key
 from diffusion_jax.data.dataset import DataSpec
 from diffusion_jax.devices import sharding

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from diffusion_jax.commands.arguments import Parser, as_path, check_file
+from diffusion_jax.command_line import Parser, as_path, check_file
 
 ROOT = Path(__file__).parent.parent.parent
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")

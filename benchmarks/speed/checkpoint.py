@@ -16,7 +16,7 @@ import numpy as np
 from benchmarks.harness import comparison, programs, records, timing
 from diffusion_jax.checkpoints import step_folders
 from diffusion_jax.checkpoints.storage import Checkpoints
-from diffusion_jax.commands.arguments import run
+from diffusion_jax.command_line import run
 from diffusion_jax.core.keys import Stream, stream_key
 
 

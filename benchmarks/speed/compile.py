@@ -12,7 +12,7 @@ import tempfile
 import jax
 
 from benchmarks.harness import comparison, programs, timing
-from diffusion_jax.commands.arguments import run
+from diffusion_jax.command_line import run
 
 CACHE = "JAX_COMPILATION_CACHE_DIR"
 KEEP_ALL = "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"

@@ -17,7 +17,7 @@ import numpy as np
 
 from benchmarks.harness import comparison, programs, records, timing
 from diffusion_jax import build
-from diffusion_jax.commands.arguments import run
+from diffusion_jax.command_line import run
 from diffusion_jax.core.keys import Stream, image_keys, stream_key
 from diffusion_jax.data.stream import BatchStream
 from diffusion_jax.data.transforms import random_flip, to_unit_range

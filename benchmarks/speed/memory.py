@@ -14,7 +14,7 @@ from functools import partial
 import jax
 
 from benchmarks.harness import comparison, peer_client, process_memory, programs, timing
-from diffusion_jax.commands.arguments import run
+from diffusion_jax.command_line import run
 from diffusion_jax.devices.allocator import give_back
 
 STEPS = 2

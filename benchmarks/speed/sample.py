@@ -17,7 +17,7 @@ import jax.numpy as jnp
 
 from benchmarks.harness import comparison, programs
 from benchmarks.harness.peer_client import Peer
-from diffusion_jax.commands.arguments import positive, run
+from diffusion_jax.command_line import positive, run
 from diffusion_jax.core.keys import Stream, image_keys, image_normal, stream_key
 from diffusion_jax.core.schedules import Schedule
 from diffusion_jax.devices.cores import each_core_a_device

@@ -17,8 +17,8 @@ import jax
 from jax.sharding import AbstractMesh, NamedSharding, PartitionSpec
 
 from benchmarks.harness import process_memory, programs, records
-from diffusion_jax import build, config
-from diffusion_jax.commands.arguments import run
+from diffusion_jax import build, configuration
+from diffusion_jax.command_line import run
 from diffusion_jax.data.dataset import DataSpec
 from diffusion_jax.devices import sharding
 from diffusion_jax.devices.allocator import give_back
@@ -47,7 +47,7 @@ def job(name: str, size: int, mode: str = "jit", **changes: str) -> programs.Job
     path, overrides, data = NETWORKS[name]
     merged = {f"model.{key}": value for key, value in {**overrides, **changes}.items()}
     merged |= {"train.batch_size": str(size), "parallel": mode}
-    settings = config.load(path, list(merged.items()))
+    settings = configuration.load(path, list(merged.items()))
     return programs.Job(settings, data, build.diffusion(settings, data))
 
 

@@ -10,7 +10,7 @@ import sys
 import tempfile
 
 from benchmarks.harness import records
-from diffusion_jax.commands.arguments import run
+from diffusion_jax.command_line import run
 
 
 def first_step(config: str, flags: list[str], cache: str) -> float:

@@ -11,7 +11,7 @@ sampling, so the batch must divide by the number of cores.
 from contextlib import ExitStack
 
 from benchmarks.harness import comparison, programs
-from diffusion_jax.commands.arguments import run
+from diffusion_jax.command_line import run
 from diffusion_jax.devices.cores import each_core_a_device
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.harness import records
-from diffusion_jax.commands.arguments import positive, run, split_overrides
+from diffusion_jax.command_line import positive, run, split_overrides
 
 
 def script(name: str, *flags: str) -> records.Finished:

@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks.harness import records
-from diffusion_jax.commands.arguments import run
+from diffusion_jax.command_line import run
 
 
 def counted(package: Path) -> dict:

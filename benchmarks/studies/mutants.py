@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks.harness import records
-from diffusion_jax.commands.arguments import named, positive, run
+from diffusion_jax.command_line import named, positive, run
 from diffusion_jax.errors import UserError
 
 PAIRS = ((ast.Add, ast.Sub), (ast.Mult, ast.Div), (ast.Lt, ast.GtE), (ast.Gt, ast.LtE))

@@ -16,10 +16,10 @@ import jax
 import numpy as np
 
 from benchmarks.harness import records
-from diffusion_jax.commands.arguments import positive, run
-from diffusion_jax.config.keys import call
+from diffusion_jax.command_line import positive, run
 from diffusion_jax.core import schedules
 from diffusion_jax.core.moves import descent
+from diffusion_jax.core.tables import bind
 from diffusion_jax.samplers.base import Plan, Sampler
 from diffusion_jax.samplers.sample import SAMPLERS, sample
 from diffusion_jax.truth import exact
@@ -69,7 +69,7 @@ def errors(asked: list[int], count: int) -> dict[str, Any]:
     truth = end_points(SAMPLERS["dpmpp_3m"](), REFERENCE, keys[:FOLLOWED])
     rows = []
     for name, make in SAMPLERS.items():
-        sampler = call(make, SETTINGS)
+        sampler = bind(make, SETTINGS, variance=SETTINGS["variance"])()
         for calls in asked:
             steps = steps_for(partial(plan, sampler), calls)
             taken, x = plan(sampler, steps).rows, end_points(sampler, steps, keys)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.harness import records
-from diffusion_jax.commands.arguments import run
+from diffusion_jax.command_line import run
 from diffusion_jax.core import schedules
 from diffusion_jax.core.bound import bound_nats
 from diffusion_jax.core.process import reverse_process

@@ -27,14 +27,20 @@ def exists(folder: Path) -> bool:
     return (folder / NAME).is_file()
 
 
-def damage(folder: Path) -> str | None:
-    """Return the first difference between `folder` and its manifest, None if there is none."""
+def damage(folder: Path, without: str = "") -> str | None:
+    """Return the first difference between `folder` and its manifest, None if there is none.
+
+    Args:
+        without: a subfolder that may be missing as a whole.
+    """
     try:
         *lines, rest = (folder / NAME).read_text(encoding="ascii").split("\n")
         listed = {name: value for value, name in (line.split("  ", 1) for line in lines)}
         if rest or not lines or len(listed) < len(lines):
             return f"{NAME} is truncated"
         found = _files(folder)
+        if without and not (folder / without).exists():
+            listed = {name: value for name, value in listed.items() if not _within(name, without)}
         for name in sorted(listed.keys() ^ set(found)):
             return f"{name} is {'missing' if name in listed else f'not in {NAME}'}"
         for name in found:
@@ -45,6 +51,10 @@ def damage(folder: Path) -> str | None:
     except ValueError:
         return f"{NAME} is damaged"
     return None
+
+
+def _within(name: str, folder: str) -> bool:
+    return name.startswith(f"{folder}/")
 
 
 def _files(folder: Path) -> list[str]:

@@ -10,6 +10,7 @@ from diffusion_jax.checkpoints import manifest
 from diffusion_jax.files import sync_folder
 
 RECORD = "about.json"
+STATE = "state"  # beside the averaged parameters: everything else that training changes
 SAVING = "saving-"
 TRASH = "trash-"
 
@@ -35,19 +36,28 @@ def unnamed(folder: Path) -> list[int]:
     return sorted(int(path.name) for path in _numbered(folder) if not manifest.exists(path))
 
 
-def damage(folder: Path, step: int) -> str | None:
-    """Return what is wrong with a checkpoint's files, None if nothing is."""
-    return manifest.damage(folder / str(step))
+def damage(folder: Path, step: int, averages_only: bool = False) -> str | None:
+    """Return what is wrong with a checkpoint's files, None if nothing is.
+
+    Args:
+        averages_only: the averaged parameters are enough, so `STATE` may be missing.
+    """
+    wrong = manifest.damage(folder / str(step), without=STATE)
+    if wrong or averages_only or (folder / str(step) / STATE).exists():
+        return wrong
+    return f"its optimiser state ({STATE}/) is missing, so training cannot resume from it"
 
 
-def newest_good(folder: Path, warn: Callable[[str], None]) -> int | None:
+def newest_good(
+    folder: Path, warn: Callable[[str], None], averages_only: bool = False
+) -> int | None:
     """Return the newest step whose files are intact; warn of each newer one that is not."""
     for step in reversed(complete(folder)):
-        wrong = damage(folder, step)
+        wrong = damage(folder, step, averages_only)
         if wrong is None:
             return step
         if step not in complete(folder):  # removed by a training process: a newer one exists
-            return newest_good(folder, warn)
+            return newest_good(folder, warn, averages_only)
         warn(f"checkpoint {step} in {folder} is damaged and skipped: {wrong}")
     return None
 

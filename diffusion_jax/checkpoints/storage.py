@@ -155,25 +155,31 @@ class Checkpoints:
         Raises:
             UserError: there is no such checkpoint, or it was saved with other settings.
         """
-        found = self.find(step)
+        found = self.find(step, averages_only=True)
         self._check(found, Averaged(np.int32(found), like))
         args = ocp.args.Composite(ema=ocp.args.StandardRestore(_abstract(like)))
         restored = self._orbax.restore(self._folder / str(found), args)
         return Averaged(np.int32(found), restored["ema"])
 
-    def find(self, step: int | None) -> int:
+    def find(self, step: int | None, averages_only: bool = False) -> int:
         """Return the given step, or the newest intact one.
+
+        Args:
+            averages_only: checkpoints without optimiser state count as well.
 
         Raises:
             UserError: there is no such checkpoint, or it is damaged.
         """
         known = step_folders.complete(self._folder)
-        found = self.latest() if step is None else step
+        if step is None:
+            found = step_folders.newest_good(self._folder, self._warn, averages_only)
+        else:
+            found = step
         if found not in known:
             what = "no checkpoint" if step is None else f"no checkpoint of step {step}"
             there = f"there are: {', '.join(map(str, known))}" if known else "train first"
             raise UserError(f"{what} in {self._folder}; {there}")
-        wrong = step is not None and step_folders.damage(self._folder, step)
+        wrong = step is not None and step_folders.damage(self._folder, step, averages_only)
         if wrong:
             raise UserError(f"checkpoint {step} in {self._folder} is damaged: {wrong}")
         return found

@@ -1,98 +1,99 @@
 """`evaluate.py`: from a run's folder to its bits per dimension on a split, term by term."""
 
+import copy
 import json
 import math
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
-from diffusion_jax import build, run_folder
-from diffusion_jax.commands.arguments import (
+from diffusion_jax import build
+from diffusion_jax.command_line import (
     Parser,
     as_path,
+    called_as,
     check_file,
     integer,
     named,
+    paths,
     positive,
     seed,
     split_overrides,
 )
 from diffusion_jax.commands.pictures import strips, write_pictures
-from diffusion_jax.commands.restore import restore_ema, restore_raw
-from diffusion_jax.commands.terminal import ImageProgress
-from diffusion_jax.config import deviations, override
-from diffusion_jax.config.check import check
-from diffusion_jax.core.process import VARIANCES
-from diffusion_jax.core.schedules import uniform_log_snr
+from diffusion_jax.configuration import Config, deviations, override
 from diffusion_jax.data.dataset import Source
 from diffusion_jax.devices import sharding
-from diffusion_jax.devices.compiler import enable_cache
-from diffusion_jax.devices.cores import each_core_a_device
-from diffusion_jax.errors import Diverged, UserError
+from diffusion_jax.errors import UserError
 from diffusion_jax.evaluation import likelihood, report
-from diffusion_jax.evaluation.finished_batches import (
-    FinishedBatches,
-    fingerprint,
-    measure_in_batches,
-)
+from diffusion_jax.evaluation.finished_batches import FinishedBatches, fingerprint
 from diffusion_jax.files import replacing
+from diffusion_jax.run import folder
+from diffusion_jax.run.likelihood import IMAGES_AT_ONCE, Results, evaluate, measures
+from diffusion_jax.run.load import load
+from diffusion_jax.run.progress import ImageProgress
+from diffusion_jax.run.run import Run
 
 # The config keys that an evaluation may change.
 MAY_DIFFER = ("data.dir", "variance", "decoder", "sample.clip")
-
-IMAGES_AT_ONCE = 64  # the default of --batch_size
+PLUGINS = "your own files that the run was trained with"
+EXAMPLES = """\
+examples:
+  {0} --workdir=runs/digits
+  {0} --workdir=runs/digits --every=8 --num=100
+  {0} --workdir=runs/digits --split=train --raw --checkpoint=2000
+  {0} --workdir=runs/digits --trajectory --ode=100 --out=report.json
+  {0} --workdir=runs/digits --config.variance=fixed_small
+"""
 
 
 def main(arguments: list[str]) -> None:
     """Evaluate every term of the bound on a split and write the report and its pictures."""
     given, overrides = _parse(arguments)
-    each_core_a_device()
-    enable_cache()
-    run = run_folder.read(given.workdir)
-    _change(run.config, overrides)
-    diffusion = build.diffusion(run.config, run.data)
-    if given.every >= max(diffusion.schedule.steps, 2):
+    run = load(given.workdir, given.checkpoint, raw=given.raw, plugins=given.plugins, progress=True)
+    run = run.with_config(_changed(run.config, overrides))
+    if given.every >= max(run.schedule.steps, 2):
         raise UserError(
-            f"--every {given.every}: must be below the run's {diffusion.schedule.steps} steps"
+            f"--every {given.every}: must be below the run's {run.schedule.steps} steps"
         )
     source = build.source(run.config, given.split)
     num = _check_data(source, run, given)
-    layout = sharding.shardings(jax.devices())
-    state = (restore_raw if given.raw else restore_ema)(run, diffusion, given.checkpoint, layout)
-    out = given.out or run.folder / "evaluation" / _name(given, int(state.step))
+    out = given.out or given.workdir / "evaluation" / _name(given, run.step)
     if out.suffix.lower() != ".json" or out.is_dir():
         raise UserError(f"--out {out}: expected a name ending in .json")
     check_file(out)
-    settings = _settings(run, given, num, source.size, int(state.step))
-    print(f"checkpoint {state.step} of {run.folder}: {num} images of {given.split}", flush=True)
+    settings = _settings(run, given, num, source.size)
+    print(f"checkpoint {run.step} of {run.folder}: {num} images of {given.split}", flush=True)
     dataset = source.load()
-    params = jax.device_put(state.ema, layout.replicated)
     everything = {**settings, "config": deviations(run.config)}
-    identity = fingerprint(everything, state.ema, dataset.images, dataset.labels)
+    identity = fingerprint(everything, run.params, dataset.images, dataset.labels)
     done = FinishedBatches(out.with_suffix(f".{identity[:12]}.parts"))
-    batches = partial(likelihood.batches, dataset, num, settings["batch_size"], layout)
-    results = {
-        measure.name: measure_in_batches(
-            measure, params, batches(), done, ImageProgress(num, f"{measure.name}: evaluated")
-        )
-        for measure in _measures(run, diffusion, given)
-    }
-    _check_finite(results, done)
-    result = _report(results, diffusion, given, settings)
+    size = settings["batch_size"]
+    wanted = measures(run, given.every, given.seed, given.trajectory, given.ode)
+    results = evaluate(run, dataset, num, size, wanted, _display(num), done)
+    result = _report(results, run, given, settings)
     _write(out, result)
-    rows = strips(diffusion, run.config.sample.clip, given.seed, params, *next(iter(batches())))
-    write_pictures(out, result, rows)
+    layout = sharding.shardings(jax.devices())
+    first = next(iter(likelihood.batches(dataset, num, size, layout)))
+    write_pictures(out, result, strips(run, given.seed, layout, *first))
     done.remove()
     print(_summary(given.split, result))
     print(f"wrote {out} and the pictures beside it")
 
 
+def _display(num: int):
+    return lambda name: ImageProgress(num, f"{name}: evaluated")
+
+
 def _parse(arguments: list[str]):
     rest, overrides = split_overrides(arguments)
-    parser = Parser(prog="evaluate.py", description="Bits per dimension of a trained run.")
+    command = called_as("evaluate")
+    parser = Parser(
+        prog=command,
+        description="Bits per dimension of a trained run.",
+        examples=EXAMPLES.format(command),
+    )
     parser.add_argument("--workdir", type=as_path, required=True, help="the run's folder")
     parser.add_argument("--split", type=named, default="test", help="data split; default: test")
     parser.add_argument("--num", type=positive, help="only the first NUM images; default: all")
@@ -114,26 +115,25 @@ def _parse(arguments: list[str]):
         "--ode", type=positive, metavar="STEPS", help="also compute the likelihood by the ODE"
     )
     parser.add_argument("--out", type=as_path, help="report x.json; pictures go beside it")
-    parser.epilog = f"--config.key=value changes one of: {', '.join(MAY_DIFFER)}"
+    parser.add_argument("--plugins", type=paths, default=(), metavar="FILE[,FILE]", help=PLUGINS)
+    parser.add_argument(
+        "--config.KEY", metavar="VALUE", help=f"change one of {', '.join(MAY_DIFFER)}"
+    )
     return parser.parse_args(rest), overrides
 
 
-def _change(config, overrides: list[tuple[str, str]]) -> None:
-    check(config)
-    trained = config.variance
+def _changed(config: Config, overrides: list[tuple[str, str]]) -> Config:
+    config = copy.deepcopy(config)
     for key, text in overrides:
         if key not in MAY_DIFFER:
             raise UserError(
                 f"--config.{key}: an evaluation may change only {', '.join(MAY_DIFFER)}"
             )
         override(config, key, text)
-    check(config)
-    learned = VARIANCES[trained].learned or VARIANCES[config.variance].learned
-    if learned and config.variance != trained:
-        raise UserError("config.variance cannot change to or from a learned variance; leave it out")
+    return config
 
 
-def _check_data(source: Source, run: run_folder.Run, given) -> int:
+def _check_data(source: Source, run: Run, given) -> int:
     """Return how many images to evaluate; refuse data that do not fit the run's decoder."""
     for name in ("levels", "shape"):
         ours, theirs = getattr(run.data, name), getattr(source.spec, name)
@@ -142,7 +142,7 @@ def _check_data(source: Source, run: run_folder.Run, given) -> int:
                 f"split '{given.split}' has {name} {theirs}, but the run's data had {ours}; "
                 "set --config.data.dir to the data that the run was trained on"
             )
-    classes = run.config.model.classes
+    classes = run.diffusion.classes
     if classes and not 0 < source.classes <= classes:
         raise UserError(
             f"split '{given.split}' has {source.classes} classes, but the network has {classes}; "
@@ -162,7 +162,7 @@ def _name(given, step: int) -> str:
     return "_".join([*words, *(["raw"] if given.raw else [])]) + ".json"
 
 
-def _settings(run: run_folder.Run, given, num: int, size: int, step: int) -> dict[str, Any]:
+def _settings(run: Run, given, num: int, size: int) -> dict[str, Any]:
     """Return everything that the report's numbers depend on."""
     part = run.config
     return {
@@ -171,7 +171,7 @@ def _settings(run: run_folder.Run, given, num: int, size: int, step: int) -> dic
         "images": num,
         "images_in_split": size,
         "levels": run.data.levels,
-        "checkpoint": step,
+        "checkpoint": run.step,
         "ema": not given.raw,
         "seed": given.seed,
         "steps": part.schedule.steps,
@@ -186,43 +186,12 @@ def _settings(run: run_folder.Run, given, num: int, size: int, step: int) -> dic
         "ode_steps": given.ode,
         "trajectory": given.trajectory,
         "devices": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
-        "versions": run_folder.versions(),
+        "versions": folder.versions(),
     }
 
 
-def _measures(run: run_folder.Run, diffusion: build.Diffusion, given) -> list[likelihood.Measure]:
-    def denoise(params, label, grid=None):
-        return diffusion.denoise(params, label, run.config.sample.clip, grid)
-
-    levels, reverse = run.data.levels, diffusion.reverse
-    wanted = [likelihood.bound_measure(reverse, denoise, levels, given.every, given.seed)]
-    if given.trajectory:
-        wanted.append(likelihood.trajectory_measure(reverse, denoise, levels, given.seed))
-    if given.ode:
-        grid = uniform_log_snr(diffusion.schedule, given.ode + 1)
-        wanted += [
-            likelihood.bound_measure(
-                reverse, denoise, levels, given.every, given.seed, dequantised=True
-            ),
-            likelihood.ode_measure(
-                grid, lambda params, label: denoise(params, label, grid), levels, given.seed
-            ),
-        ]
-    return wanted
-
-
-def _check_finite(results: dict[str, dict[str, np.ndarray]], done: FinishedBatches) -> None:
-    for name, arrays in results.items():
-        for each in arrays.values():
-            lost = np.argwhere(~np.isfinite(each))
-            if lost.size:
-                done.remove()
-                remedy = "use more --ode steps" if name == "ode" else "try an earlier --checkpoint"
-                raise Diverged(f"{name}: image {lost[0][-1]} has no finite value; {remedy}")
-
-
-def _report(results, diffusion: build.Diffusion, given, settings) -> dict[str, Any]:
-    dims, steps = math.prod(diffusion.data.shape), diffusion.schedule.steps
+def _report(results: Results, run: Run, given, settings) -> dict[str, Any]:
+    dims, steps = math.prod(run.data.shape), run.schedule.steps
     result = {
         "bits_per_dim": report.bound_terms(results["bound"], dims),
         "per_timestep": report.per_timestep(results["bound"], steps, given.every, dims),

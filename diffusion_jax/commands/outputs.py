@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from diffusion_jax.commands.arguments import check_file
+from diffusion_jax.command_line import check_file
+from diffusion_jax.configuration import default_config, to_json
 from diffusion_jax.errors import UserError
 from diffusion_jax.files import replacing
 from diffusion_jax.samplers.generate import Generated
@@ -94,8 +95,9 @@ def open_output(out: str, identity: dict[str, Any]) -> Whole | Folder:
 
 def _check_same(path: Path, note: Path, identity: dict[str, Any]) -> None:
     try:
-        old = json.loads(note.read_text())
-        changed = sorted(k for k in old.keys() | identity.keys() if old.get(k) != identity.get(k))
+        # Settings that the folder does not know had the effect of their defaults.
+        old = {**_defaults(), **json.loads(note.read_text())}
+        changed = sorted(k for k in identity if old.get(k) != identity[k])
     except (OSError, ValueError, AttributeError) as error:
         raise UserError(f"{note} is damaged; choose another folder than --out {path}") from error
     if changed:
@@ -103,6 +105,10 @@ def _check_same(path: Path, note: Path, identity: dict[str, Any]) -> None:
             f"--out {path}: holds samples of another run or other settings "
             f"({', '.join(changed)} differ); choose another folder"
         )
+
+
+def _defaults() -> dict[str, Any]:
+    return to_json(default_config())["sample"]
 
 
 def _name(i: int) -> str:

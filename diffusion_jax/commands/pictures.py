@@ -3,30 +3,32 @@
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 
-from diffusion_jax.build import Diffusion
-from diffusion_jax.commands.terminal import warn
 from diffusion_jax.data.transforms import to_unit_range
+from diffusion_jax.devices.sharding import Shardings
 from diffusion_jax.evaluation.likelihood import ImageBatch, progressive
+from diffusion_jax.run.progress import warn
+from diffusion_jax.run.run import Run
 from diffusion_jax.visual.images import save_strips
 
 STRIP_ROWS, STRIP_COLUMNS = 8, 10
 
 
-def strips(
-    diffusion: Diffusion, clip: bool, seed: int, params: Any, count: int, images: ImageBatch
-) -> np.ndarray:
+def strips(run: Run, seed: int, layout: Shardings, count: int, images: ImageBatch) -> np.ndarray:
     """Predict x0 from less and less noise, for the first of a batch's `count` images.
 
     Returns:
         `[n, columns, h, w, c]`; the last column is the image itself.
     """
+    diffusion, clip = run.diffusion, run.config.sample.clip
     steps = np.linspace(diffusion.schedule.steps - 1, 0, STRIP_COLUMNS).astype(int).tolist()
     levels = diffusion.data.levels
     predict = progressive(
         diffusion.schedule, lambda p, label: diffusion.denoise(p, label, clip), levels, seed, steps
     )
+    params = jax.device_put(run.params, layout.replicated)
     rows = np.moveaxis(np.asarray(predict(params, images).x0), 0, 1)
     own = np.asarray(to_unit_range(images.levels, levels))[:, None]
     return np.concatenate([rows, own], axis=1)[: min(count, STRIP_ROWS)]

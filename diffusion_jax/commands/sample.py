@@ -1,66 +1,65 @@
 """`sample.py`: from a run's folder to images."""
 
+import copy
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
-from diffusion_jax import build, build_sampling, run_folder
-from diffusion_jax.build_sampling import Steering
-from diffusion_jax.commands.arguments import (
+from diffusion_jax.build import Steering
+from diffusion_jax.command_line import (
     Parser,
     as_path,
+    called_as,
     check_file,
     fraction,
     integer,
     named,
+    paths,
     positive,
     seed,
     split_overrides,
 )
 from diffusion_jax.commands.outputs import open_output
-from diffusion_jax.commands.restore import restore_ema
-from diffusion_jax.commands.terminal import ImageProgress
-from diffusion_jax.config import override, to_json
-from diffusion_jax.config.check import check
+from diffusion_jax.configuration import Config, override, to_json
 from diffusion_jax.data.decoding import read_image, read_mask
-from diffusion_jax.devices import sharding
-from diffusion_jax.devices.compiler import enable_cache
-from diffusion_jax.devices.cores import each_core_a_device
 from diffusion_jax.errors import UserError
 from diffusion_jax.evaluation.finished_batches import fingerprint
-from diffusion_jax.samplers import batch_size
-from diffusion_jax.samplers.generate import Frames, Method, make_generate
+from diffusion_jax.models.packing import pack
+from diffusion_jax.run.load import load
+from diffusion_jax.run.progress import ImageProgress
+from diffusion_jax.run.run import Run
+from diffusion_jax.run.sampling import STRENGTH
+from diffusion_jax.samplers.generate import Frames, Method
 from diffusion_jax.samplers.grids import GRIDS
 from diffusion_jax.samplers.sample import SAMPLERS
 from diffusion_jax.visual.images import save_film, save_strips
 
 WATCHED = 8  # images whose trajectories are shown
 FLAGS = ("sampler", "grid", "steps", "eta", "guidance")  # each stands for config.sample.FLAG
-STRENGTH = 0.6  # the default of --strength
 IMMATERIAL = ("num", "batch_size")  # do not affect image content
+PLUGINS = "your own files that the run was trained with"
+EXAMPLES = """\
+examples:
+  {0} --workdir=runs/digits --out=digits.png
+  {0} --workdir=runs/digits --num=16 --sampler=dpmpp_2m --grid=log_snr --steps=20
+  {0} --workdir=runs/digits --num=50000 --out=folder/
+  {0} --workdir=runs/digits --inpaint=x.png --mask=mask.png --out=filled.png
+  {0} --workdir=runs/labels --class=7 --guidance=2 --trajectory=seven.gif
+"""
 
 
 def main(arguments: list[str]) -> None:
     """Draw images from the averaged parameters of a run's checkpoint and write them."""
     given, overrides = _parse(arguments)
-    each_core_a_device()
-    enable_cache()
-    run = run_folder.read(given.workdir)
-    _change(run.config, given, overrides)
-    diffusion = build.diffusion(run.config, run.data)
-    if given.steps and given.steps > diffusion.schedule.steps:
-        raise UserError(f"--steps {given.steps}: the run has only {diffusion.schedule.steps} steps")
+    run = load(given.workdir, given.checkpoint, plugins=given.plugins, progress=True)
+    run = run.with_config(_changed(run.config, given, overrides))
+    if given.steps and given.steps > run.schedule.steps:
+        raise UserError(f"--steps {given.steps}: the run has only {run.schedule.steps} steps")
     steering = _steering(given, run.data.shape)
-    method = build_sampling.method(run.config, diffusion, steering)
-    limit = run.config.sample.batch_size
-    at_once = min(given.num, limit) if limit else batch_size.at_once(given.num, jax.devices())
-    layout = sharding.shardings(jax.devices()[:at_once])
-    state = restore_ema(run, diffusion, given.checkpoint, layout)
-    default = run.folder / "samples" / f"sample_step{state.step}_seed{given.seed}.png"
-    identity = _identity(run.config, given, steering, int(state.step), state.ema)
-    out = open_output(given.out or str(default), identity)
+    draw = run.drawing(given.num, steering)
+    default = given.workdir / "samples" / f"sample_step{run.step}_seed{given.seed}.png"
+    out = open_output(given.out or str(default), _identity(run, given, steering))
     _check_picture("--strip", given.strip, (".png",), [out.path, given.trajectory])
     _check_picture("--trajectory", given.trajectory, (".png", ".gif"), [out.path, given.strip])
     watched = min(WATCHED, given.num) if given.strip or given.trajectory else 0
@@ -68,11 +67,10 @@ def main(arguments: list[str]) -> None:
     if not wanted:
         print(f"{out.path} has all {given.num} images; nothing to do")
         return
-    print(_first_line(run, int(state.step), len(wanted), method), flush=True)
-    generate = make_generate(method, layout, at_once)
+    print(_first_line(run, len(wanted), draw.method), flush=True)
     progress, frames = ImageProgress(len(wanted), "sampled"), []
     try:
-        for batch in generate(state.ema, given.seed, wanted, progress, watched):
+        for batch in draw.generate(run.params, given.seed, wanted, progress, watched):
             frames.append(batch.frames)
             out.add(batch)
     finally:
@@ -86,7 +84,12 @@ def main(arguments: list[str]) -> None:
 
 def _parse(arguments: list[str]):
     rest, overrides = split_overrides(arguments)
-    parser = Parser(prog="sample.py", description="Draw images from a trained run.")
+    command = called_as("sample")
+    parser = Parser(
+        prog=command,
+        description="Draw images from a trained run.",
+        examples=EXAMPLES.format(command),
+    )
     parser.add_argument("--workdir", type=as_path, required=True, help="the run's folder")
     parser.add_argument("--num", type=positive, default=64, help="number of images; default: 64")
     parser.add_argument(
@@ -119,11 +122,15 @@ def _parse(arguments: list[str]):
     pictures = parser.add_argument_group("pictures")
     pictures.add_argument("--trajectory", type=as_path, help="x.gif or x.png: x_t of 8 images")
     pictures.add_argument("--strip", type=as_path, help="x.png: predicted x0 of 8 images over time")
-    parser.epilog = "--config.sample.KEY=VALUE changes any other sampling setting"
+    parser.add_argument("--plugins", type=paths, default=(), metavar="FILE[,FILE]", help=PLUGINS)
+    parser.add_argument(
+        "--config.sample.KEY", metavar="VALUE", help="change any other sampling setting"
+    )
     return parser.parse_args(rest), overrides
 
 
-def _change(config, given, overrides: list[tuple[str, str]]) -> None:
+def _changed(config: Config, given, overrides: list[tuple[str, str]]) -> Config:
+    config = copy.deepcopy(config)
     for key, text in overrides:
         if not key.startswith("sample."):
             raise UserError(f"--config.{key}: sampling may change only config.sample.*")
@@ -132,9 +139,9 @@ def _change(config, given, overrides: list[tuple[str, str]]) -> None:
         value = getattr(given, flag)
         if value is not None:
             override(config, f"sample.{flag}", str(value))
-    check(config)
     if given.eta is not None and config.sample.sampler != "ddim":
         raise UserError(f"--eta works with --sampler=ddim only, not with '{config.sample.sampler}'")
+    return config
 
 
 def _steering(given, shape: tuple[int, int, int]) -> Steering:
@@ -153,15 +160,15 @@ def _steering(given, shape: tuple[int, int, int]) -> Steering:
     )
 
 
-def _identity(config, given, steering: Steering, step: int, params) -> dict[str, Any]:
+def _identity(run: Run, given, steering: Steering) -> dict[str, Any]:
     """Return all that determines the images: equal identities mean equal images."""
-    drawn = {k: v for k, v in to_json(config)["sample"].items() if k not in IMMATERIAL}
+    drawn = {k: v for k, v in to_json(run.config)["sample"].items() if k not in IMMATERIAL}
     arrays = [each for each in (steering.source, steering.known, steering.seen) if each is not None]
     return {
         **drawn,
-        "run": config.name,
-        "checkpoint": step,
-        "parameters": fingerprint({}, params)[:16],
+        "run": run.config.name,
+        "checkpoint": run.step,
+        "parameters": fingerprint({}, pack(run.params, np.concatenate))[:16],
         "seed": given.seed,
         "class": given.label,
         "strength": steering.strength,
@@ -181,10 +188,10 @@ def _check_picture(
     check_file(path)
 
 
-def _first_line(run: run_folder.Run, step: int, num: int, method: Method) -> str:
+def _first_line(run: Run, num: int, method: Method) -> str:
     rows, name = method.plan.rows, run.config.sample.sampler
     return (
-        f"checkpoint {step} of {run.folder}: {num} images by {name} in "
+        f"checkpoint {run.step} of {run.folder}: {num} images by {name} in "
         f"{method.steps} steps ({len(rows.index)} network calls)"
     )
 

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from diffusion_jax import run_folder
 from diffusion_jax.checkpoints import step_folders
 from diffusion_jax.errors import UserError
+from diffusion_jax.run.folder import read
 
 
 def verify(workdir: Path) -> None:
@@ -13,7 +13,7 @@ def verify(workdir: Path) -> None:
     Raises:
         UserError: the folder holds no run, or a checkpoint is damaged.
     """
-    folder = run_folder.read(workdir).checkpoints
+    folder = read(workdir).checkpoints
     steps, damaged = step_folders.complete(folder), []
     for step in steps:
         wrong = step_folders.damage(folder, step)

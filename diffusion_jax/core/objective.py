@@ -2,9 +2,11 @@
 
 To add a weight: write a function of the prediction that returns a float64 table `[T]`, the weight
 of the squared error of x0, and add its line to `WEIGHTS`. To add a loss: write a function
-like `weighted` and add its line to `LOSSES`.
+like `weighted` and add its line to `LOSSES`. Their other arguments are keys at the top level of a
+configuration.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -16,6 +18,7 @@ from diffusion_jax.core.bound import term_nats
 from diffusion_jax.core.gaussian import bits_per_dim
 from diffusion_jax.core.predictions import Denoised, Network, Prediction, split_output
 from diffusion_jax.core.process import ReverseProcess, q_sample
+from diffusion_jax.core.tables import entry
 
 BOUND_IN_HYBRID = 1e-3  # Nichol & Dhariwal 2021, eq. 16
 
@@ -47,12 +50,18 @@ def _truncated_snr(meaning: Prediction) -> np.ndarray:
     return np.maximum(np.exp(meaning.schedule.log_snr), 1.0)
 
 
-def _min_snr(meaning: Prediction) -> np.ndarray:
-    """Return min(SNR, 5) (Hang et al. 2023, section 3.4)."""
-    return np.minimum(np.exp(meaning.schedule.log_snr), 5.0)
+def _min_snr(meaning: Prediction, min_snr_gamma: float = 5.0) -> np.ndarray:
+    """Return min(SNR, gamma) (Hang et al. 2023, section 3.4).
+
+    Args:
+        min_snr_gamma: the largest weight of the squared error of x0, above 0.
+    """
+    if min_snr_gamma <= 0.0:
+        raise ValueError(f"min_snr_gamma is {min_snr_gamma:g}; it must be above 0")
+    return np.minimum(np.exp(meaning.schedule.log_snr), min_snr_gamma)
 
 
-WEIGHTS = {
+WEIGHTS: dict[str, Callable[..., np.ndarray]] = {
     "simple": _simple,
     "bound": _bound,
     "snr": _snr,
@@ -64,20 +73,21 @@ WEIGHTS = {
 class Model(NamedTuple):
     """The prediction, reverse process and settings that a loss needs besides the network.
 
-    weight: a name in `WEIGHTS`.
+    weight: a name in `WEIGHTS`, or a function like its entries.
     levels: number of levels of the data, for the discretised decoder.
     """
 
     meaning: Prediction
     reverse: ReverseProcess
-    weight: str
+    weight: str | Callable[[Prediction], np.ndarray]
     levels: int
 
 
 def _weighted(model: Model, prediction: jax.Array, x0, eps, t) -> jax.Array:
     """Compute weight_t |x0 - x0_hat|^2 = weight_t (noise/d)^2 |y - y_hat|^2."""
     meaning = model.meaning
-    scale = WEIGHTS[model.weight](meaning) * np.square(meaning.schedule.noise / meaning.d)
+    weight = entry(WEIGHTS, model.weight)(meaning)
+    scale = weight * np.square(meaning.schedule.noise / meaning.d)
     error = mean_event(jnp.square(prediction - meaning.target(x0, eps, t)), t)
     return lookup(scale, t, error) * error
 
@@ -119,12 +129,16 @@ def hybrid(model: Model, output: jax.Array, x0, eps, t) -> jax.Array:
     return _weighted(model, prediction, x0, eps, t) + learned
 
 
-LOSSES = {"weighted": weighted, "bound": bound, "hybrid": hybrid}
+LOSSES: dict[str, Callable[..., jax.Array]] = {
+    "weighted": weighted,
+    "bound": bound,
+    "hybrid": hybrid,
+}
 
 
 def training_loss(
     model: Model,
-    loss: str,
+    loss: str | Callable[..., jax.Array],
     network: Network,
     x0: jax.Array,
     t: jax.Array,
@@ -133,7 +147,7 @@ def training_loss(
     """Compute the loss of each image at its step and noise.
 
     Args:
-        loss: a name in `LOSSES`.
+        loss: a name in `LOSSES`, or a function like its entries.
         network: `(x_t / scale, time) -> output`.
         x0, eps: `[b, h, w, c]`.
         t: int32 `[b]`.
@@ -142,4 +156,4 @@ def training_loss(
         `[b]`.
     """
     output = model.meaning.ask(network, q_sample(model.meaning.schedule, x0, t, eps), t)
-    return LOSSES[loss](model, output, x0, eps, t)
+    return entry(LOSSES, loss)(model, output, x0, eps, t)

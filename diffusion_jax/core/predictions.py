@@ -6,13 +6,15 @@ x_t = signal x0 + noise eps and d = signal b - noise a, three formulas hold for 
 x0 = (b x_t - noise y) / d,   eps = (signal y - a x_t) / d,
 and the squared error of y is (d / noise)^2 times that of x0.
 
-To add one: write a function from a `Schedule` to (a, b) and add its line to `PREDICTIONS`. If it is
-defined on the training steps only, add its name to `OF_STEPS`.
+To add one: write a function from a `Schedule` to (a, b) and add its line to `PREDICTIONS`. Its
+other arguments are keys at the top level of a configuration. If it is defined on the training steps
+only, add its name to `OF_STEPS`.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,10 +26,12 @@ from diffusion_jax.core.schedules import Schedule
 
 
 def _eps(schedule: Schedule):
+    """Return (a, b) of the noise (Ho et al. 2020, eq. 14)."""
     return np.zeros(schedule.steps), np.ones(schedule.steps)
 
 
 def _x0(schedule: Schedule):
+    """Return (a, b) of the clean image."""
     return np.ones(schedule.steps), np.zeros(schedule.steps)
 
 
@@ -47,15 +51,27 @@ def _mean(schedule: Schedule):
     return row.x0_weight + row.xt_weight * schedule.signal, row.xt_weight * schedule.noise
 
 
-PREDICTIONS = {"eps": _eps, "x0": _x0, "v": _v, "score": _score, "mean": _mean}
+PREDICTIONS: dict[str, Callable[..., tuple[np.ndarray, np.ndarray]]] = {
+    "eps": _eps,
+    "x0": _x0,
+    "v": _v,
+    "score": _score,
+    "mean": _mean,
+}
 OF_STEPS = {"mean"}  # the mean of x_{t-1}: undefined between training steps
 
 
 @dataclass(frozen=True, eq=False)
 class Prediction:
-    """One meaning of the output on one schedule: its name, and float64 tables `[T]` of a and b."""
+    """One meaning of the output on one schedule.
+
+    name: its name in `PREDICTIONS`.
+    coefficients: `(schedule) -> (a, b)`.
+    a, b: float64 tables `[T]`.
+    """
 
     name: str
+    coefficients: Callable[[Schedule], tuple[np.ndarray, np.ndarray]]
     schedule: Schedule
     a: np.ndarray
     b: np.ndarray
@@ -90,19 +106,23 @@ class Prediction:
         For predictions in `OF_STEPS`, a and b are interpolated in time.
         """
         if self.name not in OF_STEPS:
-            return Prediction(self.name, grid, *PREDICTIONS[self.name](grid))
+            return Prediction(self.name, self.coefficients, grid, *self.coefficients(grid))
         known = self.schedule.time
         a, b = (np.interp(grid.time, known, table) for table in (self.a, self.b))
-        return Prediction(self.name, grid, a, b)
+        return Prediction(self.name, self.coefficients, grid, a, b)
 
 
-def prediction(name: str, schedule: Schedule) -> Prediction:
+def prediction(name: str, schedule: Schedule, **arguments: Any) -> Prediction:
     """Return the named entry of `PREDICTIONS` on `schedule`.
+
+    Args:
+        arguments: keyword arguments of the entry.
 
     Raises:
         ValueError: at some step the output does not determine x0 and eps (d or noise vanishes).
     """
-    meaning = Prediction(name, schedule, *PREDICTIONS[name](schedule))
+    coefficients = partial(PREDICTIONS[name], **arguments)
+    meaning = Prediction(name, coefficients, schedule, *coefficients(schedule))
     lost = np.flatnonzero((meaning.d == 0.0) | (schedule.noise == 0.0) | ~np.isfinite(meaning.d))
     if lost.size:
         raise ValueError(

@@ -1,6 +1,8 @@
 """The forward process, its posterior, and the model's reverse process.
 
-To add a variance: write a function from `Moves` to a `LogVariance` and add its line to `VARIANCES`.
+To add a variance: write a function from `Moves` to a `LogVariance` and add its line to `VARIANCES`;
+to add a decoder: write a function from a `Schedule` to a variance and add its line to `DECODERS`.
+Their other arguments are keys at the top level of a configuration.
 """
 
 from collections.abc import Callable
@@ -14,7 +16,8 @@ import numpy as np
 from diffusion_jax.core.arrays import lookup
 from diffusion_jax.core.moves import Moves, single_steps
 from diffusion_jax.core.predictions import Denoise, Denoised
-from diffusion_jax.core.schedules import Schedule
+from diffusion_jax.core.schedules import Schedule, from_betas
+from diffusion_jax.core.tables import entry
 
 
 class Gaussian(NamedTuple):
@@ -100,19 +103,18 @@ def learned_diagonal(row: Moves) -> LogVariance:
     return LogVariance(np.log(row.forward_var), np.ones_like(row.forward_var))
 
 
-class Variance(NamedTuple):
-    """A parametrisation of the model's variance, and whether the network outputs part of it."""
-
-    log_var: Callable[[Moves], LogVariance]
-    learned: bool
-
-
-VARIANCES = {
-    "fixed_small": Variance(fixed_small, learned=False),
-    "fixed_large": Variance(fixed_large, learned=False),
-    "learned_range": Variance(learned_range, learned=True),
-    "learned_diagonal": Variance(learned_diagonal, learned=True),
+VARIANCES: dict[str, Callable[..., LogVariance]] = {
+    "fixed_small": fixed_small,
+    "fixed_large": fixed_large,
+    "learned_range": learned_range,
+    "learned_diagonal": learned_diagonal,
 }
+
+
+def is_learned(variance: str | Callable[[Moves], LogVariance]) -> bool:
+    """Return whether the network outputs part of this variance, given by name or as a function."""
+    two_steps = single_steps(from_betas([0.1, 0.2]))
+    return bool(np.any(entry(VARIANCES, variance)(two_steps).span))
 
 
 def _first_noise(schedule: Schedule) -> float:
@@ -131,7 +133,7 @@ def _clipped(schedule: Schedule) -> float:
     return float(single_steps(schedule).posterior_var[1])
 
 
-DECODERS = {"first_noise": _first_noise, "clipped": _clipped}
+DECODERS: dict[str, Callable[..., float]] = {"first_noise": _first_noise, "clipped": _clipped}
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,16 +161,22 @@ class ReverseProcess:
 
 
 def reverse_process(
-    schedule: Schedule, variance: str, decoder: str = "first_noise"
+    schedule: Schedule,
+    variance: str | Callable[[Moves], LogVariance],
+    decoder: str | Callable[[Schedule], float] = "first_noise",
 ) -> ReverseProcess:
-    """Build the reverse process with the named entries of `VARIANCES` and `DECODERS`.
+    """Build the reverse process.
+
+    Args:
+        variance: a name in `VARIANCES`, or a function like its entries.
+        decoder: a name in `DECODERS`, or a function like its entries.
 
     Raises:
         ValueError: the schedule has too few steps for the decoder.
     """
     row = single_steps(schedule)
-    log_var = VARIANCES[variance].log_var(row)
-    log_var.offset[0] = np.log(DECODERS[decoder](schedule))
+    log_var = entry(VARIANCES, variance)(row)
+    log_var.offset[0] = np.log(entry(DECODERS, decoder)(schedule))
     return ReverseProcess(schedule, row, log_var)
 
 

@@ -1,6 +1,7 @@
 """Ways to draw t in training: records of pure functions, whose memory is saved in checkpoints.
 
-To add one: write a function of T that returns a `Timesteps` and add its line to `TIMESTEPS`.
+To add one: write a function of T that returns a `Timesteps` and add its line to `TIMESTEPS`. Its
+other arguments are keys at the top level of a configuration.
 """
 
 from collections.abc import Callable
@@ -118,4 +119,8 @@ def importance(steps: int) -> Timesteps:
     return Timesteps(init, draw, remember)
 
 
-TIMESTEPS = {"stratified": stratified, "uniform": uniform, "importance": importance}
+TIMESTEPS: dict[str, Callable[..., Timesteps]] = {
+    "stratified": stratified,
+    "uniform": uniform,
+    "importance": importance,
+}

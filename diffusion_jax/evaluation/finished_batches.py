@@ -64,19 +64,20 @@ def measure_in_batches(
     measure: Measure,
     params: Any,
     batches: Iterable[tuple[int, ImageBatch]],
-    finished: FinishedBatches,
+    finished: FinishedBatches | None,
     progress: ProgressDisplay,
 ) -> dict[str, np.ndarray]:
     """Evaluate a measure over all images, loading batches that a stopped evaluation finished.
 
     Args:
         batches: pairs of the number of images that count and the batch.
+        finished: None keeps nothing on disk.
     """
     first, collected = 0, []
     try:
         for count, images in batches:
             name = f"{measure.name}_{first:07d}"
-            arrays = finished.load(name)
+            arrays = None if finished is None else finished.load(name)
             if arrays is None:
 
                 def tell(part: float, first=first, count=count) -> None:
@@ -84,7 +85,8 @@ def measure_in_batches(
 
                 whole = measure.run(params, images, tell)
                 arrays = {key: each[..., :count] for key, each in whole.items()}
-                finished.save(name, arrays)
+                if finished is not None:
+                    finished.save(name, arrays)
             first += count
             progress(first)
             collected.append(arrays)

@@ -12,7 +12,7 @@ from diffusion_jax.errors import UserError
 from diffusion_jax.models import network
 from diffusion_jax.models.layers import groups
 from diffusion_jax.models.network import Params
-from diffusion_jax.models.unet import UNet, check_settings
+from diffusion_jax.models.unet import UNet
 
 # Every key without a leading underscore, and its default.
 DEFAULTS = {
@@ -122,7 +122,6 @@ def unet(config: Mapping[str, Any]) -> UNet:
         scale_shift_norm=config["resnet_time_scale_shift"] == "scale_shift",
         resample_in_blocks=_resamples_in_blocks(config, levels),
     )
-    check_settings(model)
     _check_groups(config, shapes(model, config))
     return model
 

@@ -1,11 +1,23 @@
-"""The network as pure functions of its parameters, so that no other code needs Flax."""
+"""The network as pure functions of its parameters, so that no other code needs Flax.
 
+To add a network: write a Flax module whose `__call__(x, t)` returns an image, and add its line to
+`MODELS`. Its fields are keys under `config.model`, except `out_channels`, which it is given if it
+has that field. A network with a field `classes` is also given `label`, and one whose `__call__`
+takes `dropout_keys` one key per image; see `UNet`.
+"""
+
+import inspect
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+
+from diffusion_jax.models.unet import UNet
+
+MODELS: dict[str, Callable[..., nn.Module]] = {"unet": UNet}
 
 Params = Any  # a nested dict of float32 arrays
 
@@ -30,8 +42,14 @@ def apply(
     label: jax.Array | None = None,
     dropout_keys: jax.Array | None = None,
 ) -> jax.Array:
-    """Compute the output for images x [b, h, w, c] at times t [b]: [b, h, w, out_channels]."""
-    output: Any = model.apply({"params": params}, x, t, label, dropout_keys)
+    """Compute the output for images x [b, h, w, c] at times t [b]: [b, h, w, out_channels].
+
+    `label` and `dropout_keys` reach only networks that take them.
+    """
+    wanted = inspect.signature(type(model).__call__).parameters
+    given = {"label": label, "dropout_keys": dropout_keys}
+    options: dict[str, Any] = {name: value for name, value in given.items() if name in wanted}
+    output: Any = model.apply({"params": params}, x, t, **options)
     return output
 
 

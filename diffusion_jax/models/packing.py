@@ -1,6 +1,10 @@
-"""Pack many small arrays into one: fewer programs to compile and run, fewer arrays to write."""
+"""Pack many small arrays into one: fewer programs to compile and run, fewer arrays to write.
+
+Only the training state is packed; networks, samplers and users see the plain tree.
+"""
 
 import hashlib
+from collections.abc import Callable
 from itertools import groupby
 from typing import Any, cast
 
@@ -15,19 +19,22 @@ SMALL = "small"  # the key of the packed array
 LIMIT = 4096  # elements; larger arrays stay as they are. Checkpoints depend on it
 
 
-def pack(params: Any) -> Any:
+def pack(params: Any, concatenate: Callable[[list], Any] = jnp.concatenate) -> Any:
     """Concatenate the arrays of fewer than `LIMIT` elements, in the order of their paths.
 
     Two thirds of a U-Net's arrays are biases and scales, with a fraction of its parameters. An
     elementwise optimiser gives the same result on packed arrays.
+
+    Args:
+      concatenate: NumPy's keeps everything on the host.
     """
     flat = _flat(params)
     small = [flat.pop(path).ravel() for path in _small(flat)]
-    return {**unflatten_dict(flat), SMALL: jnp.concatenate(small)}
+    return {**unflatten_dict(flat), SMALL: concatenate(small or [np.zeros(0, np.float32)])}
 
 
 def unpack(packed: Any, shapes: Any) -> Any:
-    """Undo `pack`.
+    """Undo `pack` inside a compiled program.
 
     Args:
       shapes: the same tree of arrays or of their shapes.
@@ -43,6 +50,16 @@ def unpack(packed: Any, shapes: Any) -> Any:
     return unflatten_dict(flat)
 
 
+def unpack_on_host(packed: Any, shapes: Any) -> Any:
+    """Undo `pack` without compiling anything: small arrays come back as NumPy arrays."""
+    wanted, flat = _flat(shapes), _flat(packed)
+    paths, rest = _small(wanted), np.asarray(flat.pop((SMALL,)))
+    for path in paths:
+        size = wanted[path].size
+        flat[path], rest = rest[:size].reshape(wanted[path].shape), rest[size:]
+    return unflatten_dict(flat)
+
+
 def layout(shapes: Any) -> str:
     """Describe the packed array by a checksum of the names and shapes of its parts."""
     flat = _flat(shapes)
@@ -51,7 +68,7 @@ def layout(shapes: Any) -> str:
 
 
 def _split(array: jax.Array, sizes: list[int]) -> list[jax.Array]:
-    return jnp.split(array, np.cumsum(sizes)[:-1])
+    return jnp.split(array, np.cumsum(sizes)[:-1]) if sizes else []
 
 
 def _flat(tree: Any) -> dict[tuple[str, ...], Any]:

@@ -64,6 +64,7 @@ class UNet(nn.Module):
         self.multipliers = tuple(self.multipliers)
         self.attention_resolutions = tuple(self.attention_resolutions)
         super().__post_init__()
+        _check(self)
 
     @nn.compact
     def __call__(
@@ -85,9 +86,8 @@ class UNet(nn.Module):
           float32 [b, h, w, out_channels].
 
         Raises:
-          UserError: a setting or the image size is invalid.
+          UserError: the image size is invalid.
         """
-        check_settings(self)
         check_image_size(*x.shape[1:3], levels=len(self.multipliers))
         condition = Condition(self.channels, self.classes, name="condition")(t, label)
         again = partial(recomputing, everything=self.remat)
@@ -155,7 +155,7 @@ class UNet(nn.Module):
         return iter(materialized(list(jax.vmap(partial(fold, keys))(jnp.arange(blocks)))))
 
 
-def check_settings(model: UNet) -> None:
+def _check(model: UNet) -> None:
     """Raise a UserError if a setting is out of range or contradicts another."""
     channels, heads, dropout = model.channels, model.heads, model.dropout
     if model.dtype not in DTYPES:

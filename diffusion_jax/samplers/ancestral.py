@@ -1,12 +1,17 @@
 """Ancestral sampling and DDIM: one row, and so one network call, per move."""
 
+from collections.abc import Callable
+
 import numpy as np
 
 from diffusion_jax.core.moves import Moves
-from diffusion_jax.core.process import VARIANCES
+from diffusion_jax.core.process import VARIANCES, LogVariance
 from diffusion_jax.core.schedules import Schedule
+from diffusion_jax.core.tables import entry
 from diffusion_jax.samplers.base import Plan, Sampler, Stage, interleave
 from diffusion_jax.samplers.linear import Table, linear_sampler, table
+
+Variance = str | Callable[[Moves], LogVariance]
 
 
 def single_stage(moves: Moves, rows: Table) -> Stage:
@@ -14,23 +19,23 @@ def single_stage(moves: Moves, rows: Table) -> Stage:
     return Stage(rows, moves.end.signal, moves.end.noise, np.ones(len(moves.t), bool))
 
 
-def ancestral_table(moves: Moves, variance: str) -> Table:
+def ancestral_table(moves: Moves, variance: Variance) -> Table:
     """Compute the table of x_s = x0_weight x0_hat + xt_weight x_t + sqrt(variance) eps.
 
     The move onto the data adds no noise.
     """
-    log_var = VARIANCES[variance].log_var(moves)
+    log_var = entry(VARIANCES, variance)(moves)
     std = np.where(moves.s < 0, 0.0, np.exp(0.5 * log_var.offset))
     return table(moves.t, moves.xt_weight, [moves.x0_weight], std, span=log_var.span)
 
 
-def ancestral(variance: str) -> Sampler:
+def ancestral(variance: Variance) -> Sampler:
     """Draw x_s from the model's Gaussian p(x_s | x_t) (Ho et al. 2020, algorithm 2).
 
     The variance, learned or fixed, is recomputed in float64 for the moves of the grid.
 
     Args:
-        variance: a name in `VARIANCES`.
+        variance: a name in `VARIANCES`, or a function like its entries.
     """
 
     def plan(grid: Schedule, moves: Moves) -> Plan:

@@ -1,14 +1,16 @@
 """Time grids: which noise levels a sampler visits.
 
 To add one: write a function from a schedule and a number of steps to a schedule, and add its line
-to `GRIDS`. Any other subset of the training steps is `schedule.take([...])`.
+to `GRIDS`. Its other arguments are keys under `config.sample`. Any other subset of the training
+steps is `schedule.take([...])`.
 """
+
+from collections.abc import Callable
 
 import numpy as np
 
 from diffusion_jax.core.schedules import Schedule, uniform_log_snr
-
-KARRAS_RHO = 7.0  # Karras et al. 2022, table 1
+from diffusion_jax.core.tables import entry
 
 
 def uniform_time(schedule: Schedule, steps: int) -> Schedule:
@@ -23,14 +25,21 @@ def quadratic(schedule: Schedule, steps: int) -> Schedule:
     return schedule.take(np.maximum.accumulate(t - order) + order)  # no step twice
 
 
-def karras(schedule: Schedule, steps: int) -> Schedule:
-    """Space sigma^(1/7) evenly, where sigma = noise / signal (Karras et al. 2022, eq. 5)."""
-    noisy, clean = np.exp(-0.5 * schedule.log_snr[[-1, 0]] / KARRAS_RHO)
+def karras(schedule: Schedule, steps: int, rho: float = 7.0) -> Schedule:
+    """Space sigma^(1/rho) evenly, where sigma = noise / signal (Karras et al. 2022, eq. 5).
+
+    Args:
+        steps: number of levels.
+        rho: the larger, the denser the levels near the data; at least 1.
+    """
+    if rho < 1.0:
+        raise ValueError(f"rho is {rho:g}; it must be at least 1")
+    noisy, clean = np.exp(-0.5 * schedule.log_snr[[-1, 0]] / rho)
     root = np.linspace(noisy, clean, steps)[::-1]
-    return schedule.at_log_snr(-2.0 * KARRAS_RHO * np.log(root))
+    return schedule.at_log_snr(-2.0 * rho * np.log(root))
 
 
-GRIDS = {
+GRIDS: dict[str, Callable[..., Schedule]] = {
     "uniform": uniform_time,
     "quadratic": quadratic,
     "log_snr": uniform_log_snr,
@@ -38,12 +47,17 @@ GRIDS = {
 }
 
 
-def make_grid(name: str, schedule: Schedule, steps: int) -> Schedule:
-    """Build the named grid of `GRIDS`.
+def make_grid(
+    grid: str | Callable[[Schedule, int], Schedule], schedule: Schedule, steps: int
+) -> Schedule:
+    """Build a grid.
+
+    Args:
+        grid: a name in `GRIDS`, or a function like its entries.
 
     Raises:
         ValueError: `steps` is below 1 or above the schedule's number of steps.
     """
     if not 1 <= steps <= schedule.steps:
         raise ValueError(f"steps must lie in 1 .. {schedule.steps}, got {steps}")
-    return GRIDS[name](schedule, steps)
+    return entry(GRIDS, grid)(schedule, steps)

@@ -9,7 +9,7 @@ import numpy as np
 
 from diffusion_jax.core.moves import Moves
 from diffusion_jax.core.schedules import Schedule
-from diffusion_jax.samplers.ancestral import ancestral_table, single_stage
+from diffusion_jax.samplers.ancestral import Variance, ancestral_table, single_stage
 from diffusion_jax.samplers.base import Plan, Sampler, Stage, interleave
 from diffusion_jax.samplers.linear import linear_sampler, table
 
@@ -49,7 +49,7 @@ def langevin(langevin_steps: int = 1, langevin_rate: float = 0.1) -> Sampler:
 
 
 def predictor_corrector(
-    variance: str, langevin_steps: int = 1, langevin_rate: float = 0.1
+    variance: Variance, langevin_steps: int = 1, langevin_rate: float = 0.1
 ) -> Sampler:
     """Correct x_t by Langevin dynamics before each move of ancestral sampling.
 

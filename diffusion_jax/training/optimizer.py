@@ -1,13 +1,25 @@
-"""Optimisers and learning-rate schedules, all from Optax."""
+"""Optimisers and learning-rate schedules, all from Optax.
+
+To add a decay: write a function of the peak and the number of steps that returns an Optax schedule
+and add its line to `DECAYS`. Its other arguments are keys under `config.optimizer`.
+"""
 
 from collections.abc import Callable
 
 import optax
 
-DECAYS: dict[str, Callable[[float, int], optax.Schedule]] = {
-    "constant": lambda peak, steps: optax.constant_schedule(peak),
-    "cosine": optax.cosine_decay_schedule,
-}
+
+def constant(peak: float, steps: int) -> optax.Schedule:
+    """Keep the learning rate at its peak."""
+    return optax.constant_schedule(peak)
+
+
+def cosine(peak: float, steps: int) -> optax.Schedule:
+    """Decay to 0 as a half period of a cosine."""
+    return optax.cosine_decay_schedule(peak, steps)
+
+
+DECAYS: dict[str, Callable[..., optax.Schedule]] = {"constant": constant, "cosine": cosine}
 
 
 def learning_rate(

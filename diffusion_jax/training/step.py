@@ -51,7 +51,7 @@ Step = Callable[[TrainState, Batch], tuple[TrainState, Metrics]]
 
 def make_loss(
     model: Model,
-    loss: str,
+    loss: str | Callable[..., jax.Array],
     network: Callable,
     timesteps: Timesteps,
     *,
@@ -67,7 +67,7 @@ def make_loss(
     the step and the position in the whole batch; t depends on `memory` as well.
 
     Args:
-        loss: a name in `core.objective.LOSSES`.
+        loss: a name in `core.objective.LOSSES`, or a function like its entries.
         network: `(params, x, time, label, dropout_keys) -> output`.
         timesteps: how t is drawn.
         no_label: the label that means "no class", given to each image with probability

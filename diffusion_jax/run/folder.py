@@ -9,8 +9,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import IO, NamedTuple
 
-from diffusion_jax import config as configs
-from diffusion_jax.config import Config
+from diffusion_jax import configuration
+from diffusion_jax.configuration import Config
+from diffusion_jax.configuration.plugins import check_plugins, plugins_of
 from diffusion_jax.data.dataset import DataSpec
 from diffusion_jax.errors import UserError
 from diffusion_jax.files import replacing
@@ -19,8 +20,8 @@ FORMAT = 1  # of config.json; 0 had no number
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "ml-collections", "numpy")
 
 
-class Run(NamedTuple):
-    """A run read from its folder: all that sampling and evaluation need."""
+class Record(NamedTuple):
+    """What config.json says of a run: all but its parameters."""
 
     folder: Path
     config: Config
@@ -85,7 +86,7 @@ def check_same(folder: Path, config: Config, data: DataSpec, images: int) -> Non
     if not path.exists():
         return
     record = _read(path)
-    changed = configs.differences(record["config"], configs.to_json(config))
+    changed = configuration.differences(record["config"], configuration.to_json(config))
     old = _spec(record)
     changed += [
         f"the data's {name} ({before} -> {after})"
@@ -108,7 +109,7 @@ def begin(
     images: int,
     step: int,
     paced_steps: int | None = None,
-) -> Run:
+) -> None:
     """Write config.json, and add this session, which starts after `step` updates, to its list.
 
     Args:
@@ -125,10 +126,11 @@ def begin(
     }
     record = {
         "format": FORMAT,
-        "config": configs.to_json(config),
+        "config": configuration.to_json(config),
         "data": data._asdict(),
         "images": images,
         "paced_steps": paced_steps,
+        "plugins": plugins_of(config),
         "sessions": [*(_read(path)["sessions"] if step and path.exists() else []), session],
     }
     try:
@@ -137,7 +139,6 @@ def begin(
             file.write(json.dumps(record, indent=2, allow_nan=False) + "\n")
     except OSError as error:
         raise UserError(f"cannot write the workdir {folder}: {error.strerror}") from error
-    return Run(folder, config, data)
 
 
 def paced_steps(folder: Path) -> int:
@@ -153,8 +154,8 @@ def paced_steps(folder: Path) -> int:
     return steps
 
 
-def read(folder: Path) -> Run:
-    """Read a run back from its folder alone.
+def read(folder: Path) -> Record:
+    """Read config.json of a run.
 
     Raises:
         UserError: the folder holds no run, or its config.json is damaged.
@@ -166,10 +167,10 @@ def read(folder: Path) -> Run:
         )
     record = _read(path)
     try:
-        config = configs.from_json(record["config"])
+        config = configuration.from_json(record["config"])
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise _damaged(path, f"its config has invalid keys ({error})") from error
-    return Run(folder, config, _spec(record))
+    return Record(folder, config, _spec(record))
 
 
 def _spec(record: dict) -> DataSpec:
@@ -192,7 +193,9 @@ def _read(path: Path) -> dict:
     try:
         record = json.loads(path.read_text())
         json.dumps(record, allow_nan=False)  # refuses NaN and infinity, which Python reads
+        plugins = record.get("plugins", {})
         whole = isinstance(record["config"], dict) and isinstance(record["sessions"], list)
+        whole = whole and all(isinstance(file, str) for file in plugins.values())
         paced = record.get("paced_steps")
         counted = paced is None or (type(paced) is int and paced > 0)
         if type(form := record.get("format", 0)) is int and form > FORMAT:
@@ -201,7 +204,8 @@ def _read(path: Path) -> dict:
                 "ones; install a newer version"
             )
         if whole and counted and _is_spec(record["data"]):
-            return {**record, "config": configs.modernised(record["config"])}
+            check_plugins(configuration.flatten(record["config"]), plugins, path.parent)
+            return {**record, "config": configuration.modernised(record["config"])}
         reason = "some values are invalid"
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         reason = f"{type(error).__name__}: {error}".splitlines()[0]

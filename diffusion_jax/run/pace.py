@@ -9,11 +9,11 @@ from typing import NamedTuple
 import jax
 
 from diffusion_jax import build
-from diffusion_jax.commands.prepare import read_and_compile, serve
-from diffusion_jax.config import stretched
+from diffusion_jax.configuration import stretched
 from diffusion_jax.data.dataset import Source, loaded
 from diffusion_jax.errors import UserError
 from diffusion_jax.processes import cluster
+from diffusion_jax.run.prepare import Prepared, read_and_compile, serve
 from diffusion_jax.training.history import AHEAD
 
 MEASURED = 2.0  # seconds over which the speed is measured
@@ -37,12 +37,17 @@ def measured_pace(config, source: Source, diffusion: build.Diffusion) -> tuple[P
     # A length that no other run had, so that the compilation cache does not have the program.
     length = cluster.on_first_process(lambda: config.train.steps + time.time_ns() % 1_000_003)
     training = build.training(stretched(config, length), diffusion)
-    dataset, draw, parallel, compile_seconds = read_and_compile(
-        config, source, training, fresh=True
-    )
+    prepared = read_and_compile(config, source, training, fresh=True)
+    pace = Pace(prepared.compile_seconds, seconds_per_step(config, source, prepared))
+    return pace, source if prepared.dataset is None else loaded(prepared.dataset)
+
+
+def seconds_per_step(config, source: Source, prepared: Prepared) -> float:
+    """Run some steps from a new state, and return the seconds that one takes."""
+    parallel = prepared.parallel
     with ExitStack() as stack:
-        batch = serve(config, source, dataset, 0, stack)
-        state = parallel.place_state(draw())
+        batch = serve(config, source, prepared.dataset, 0, stack)
+        state = parallel.place_state(prepared.draw())
 
         def seconds(first: int, count: int) -> float:
             nonlocal state
@@ -59,8 +64,7 @@ def measured_pace(config, source: Source, diffusion: build.Diffusion) -> tuple[P
         one = seconds(1, 1)
         count = min(max(math.ceil(MEASURED / one), 2), MOST_MEASURED)
         count = cluster.on_first_process(lambda: count)  # the same on all processes
-        pace = Pace(compile_seconds, seconds(2, count))
-    return pace, source if dataset is None else loaded(dataset)
+        return seconds(2, count)
 
 
 def fitting_steps(minutes: float, pace: Pace, began: float) -> int:

@@ -1,13 +1,13 @@
-"""Build a sampling method from a configuration that has passed `config.check.check`."""
+"""The configured sampling method."""
 
 from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 
-from diffusion_jax.build import Diffusion, Guidance
-from diffusion_jax.config import Config
-from diffusion_jax.config.keys import call
+from diffusion_jax.build.model import Diffusion, Guidance
+from diffusion_jax.configuration import Config
+from diffusion_jax.configuration.tables import chosen
 from diffusion_jax.core.keys import fold, image_normal
 from diffusion_jax.core.moves import descent
 from diffusion_jax.core.schedules import Schedule
@@ -16,7 +16,7 @@ from diffusion_jax.samplers.base import Sampler
 from diffusion_jax.samplers.generate import Method
 from diffusion_jax.samplers.grids import make_grid
 from diffusion_jax.samplers.measurement import masked, measured, resampled
-from diffusion_jax.samplers.sample import SAMPLERS, prior_sample
+from diffusion_jax.samplers.sample import prior_sample
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,7 +54,7 @@ def method(config: Config, diffusion: Diffusion, steering: Steering = Steering()
         grid.steps,
         lambda params, label: diffusion.denoise(params, label, part.clip, plan.points, guidance),
         _begin(grid, diffusion.data.shape, steering.source),
-        _label(config.model.classes, steering.label),
+        _label(diffusion.classes, steering.label),
     )
 
 
@@ -65,7 +65,11 @@ def steps(config: Config, diffusion: Diffusion) -> int:
 
 
 def _grid(config: Config, diffusion: Diffusion, strength: float) -> Schedule:
-    grid = make_grid(config.sample.grid, diffusion.schedule, steps(config, diffusion))
+    try:
+        spacing = chosen(config, "sample.grid")
+        grid = make_grid(spacing, diffusion.schedule, steps(config, diffusion))
+    except ValueError as error:
+        raise UserError(f"config.sample: {error}") from error
     below = np.flatnonzero(grid.time <= strength * (diffusion.schedule.steps - 1))
     if not below.size:
         raise UserError(f"strength {strength:g} leaves no step; raise it or the number of steps")
@@ -73,8 +77,7 @@ def _grid(config: Config, diffusion: Diffusion, strength: float) -> Schedule:
 
 
 def _sampler(config: Config, steering: Steering) -> Sampler:
-    settings = {**config.sample.to_dict(), "variance": config.variance}
-    sampler = call(SAMPLERS[config.sample.sampler], settings)
+    sampler = chosen(config, "sample.sampler", variance=chosen(config, "variance"))()
     if steering.known is None or steering.seen is None:
         return sampler
     held = measured(sampler, masked(steering.seen), steering.known)

@@ -1,24 +1,29 @@
 """Configurations: read from files, changed on the command line, checked, kept as strict JSON."""
 
-from diffusion_jax.config.files import (
-    CONFIGS,
+from diffusion_jax.configuration.as_json import (
     Config,
-    default_config,
-    describe,
     deviations,
     differences,
     flatten,
     from_json,
-    load,
     modernised,
-    override,
-    stretched,
     to_json,
+)
+from diffusion_jax.configuration.change import changed, describe, override, stretched
+from diffusion_jax.configuration.load import (
+    CONFIGS,
+    config,
+    default_config,
+    load,
+    shipped,
+    with_variant,
 )
 
 __all__ = [
     "CONFIGS",
     "Config",
+    "changed",
+    "config",
     "default_config",
     "describe",
     "deviations",
@@ -28,6 +33,8 @@ __all__ = [
     "load",
     "modernised",
     "override",
+    "shipped",
     "stretched",
     "to_json",
+    "with_variant",
 ]

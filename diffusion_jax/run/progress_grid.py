@@ -7,8 +7,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from diffusion_jax import build, build_sampling
+from diffusion_jax import build
 from diffusion_jax.devices import sharding
+from diffusion_jax.models.packing import unpack_on_host
 from diffusion_jax.samplers.generate import make_generate
 from diffusion_jax.visual.images import grid, labelled_grid, save_png, to_uint8
 
@@ -20,18 +21,19 @@ class _Cut(Exception):
 def make_draw(
     config, diffusion: build.Diffusion, folder: Path
 ) -> Callable[[int, Any, Callable[[], bool]], str | None]:
-    """Return `(step, parameters, stopping) -> path`, which draws a grid of samples.
+    """Return `(step, packed parameters, stopping) -> path`, which draws a grid of samples.
 
     It is compiled at its first call, and returns None if `stopping()` becomes true.
     """
     num, layout = config.sample.num, sharding.shardings(jax.local_devices())
-    generate = make_generate(build_sampling.method(config, diffusion), layout, num)
+    generate = make_generate(build.method(config, diffusion), layout, num)
 
-    def draw(step: int, params, stopping: Callable[[], bool]) -> str | None:
+    def draw(step: int, packed, stopping: Callable[[], bool]) -> str | None:
         def progress(done: float) -> None:
             if stopping():
                 raise _Cut
 
+        params = unpack_on_host(packed, diffusion.shapes)
         try:
             drawn = list(generate(params, config.seed, range(num), progress))
         except _Cut:

@@ -1,27 +1,26 @@
 """Every key of a configuration, declared once: its default, type, range and meaning.
 
-The keys of schedules, samplers and networks are the keyword arguments of their functions: default
-and type are those of the signature, and the meaning is the argument's line in the docstring. All
-other keys are declared in `KEYS` below. The files in `configs/` change defaults.
+Keys that belong to no function are declared in `DECLARED`. All other keys are keyword arguments of
+the functions in `tables.TABLES`, or fields of the networks there: default and type are those of the
+signature, and the meaning is the argument's line in the docstring. They stand in the group of the
+key that names the function: `cosine(steps, beta_max=0.999)` is called with
+`config.schedule.beta_max` because `config.schedule.name` names it. The files in `configs/` change
+defaults.
 """
 
 import inspect
 import math
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import cache
 from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
 
-from diffusion_jax.core.objective import LOSSES, WEIGHTS
-from diffusion_jax.core.predictions import PREDICTIONS
-from diffusion_jax.core.process import DECODERS, VARIANCES
-from diffusion_jax.core.schedules import SCHEDULES
-from diffusion_jax.core.timesteps import TIMESTEPS
+from diffusion_jax.configuration.tables import TABLES
 from diffusion_jax.devices.sharding import MODES
-from diffusion_jax.models.unet import UNet
-from diffusion_jax.samplers.grids import GRIDS
-from diffusion_jax.samplers.sample import SAMPLERS
-from diffusion_jax.training.optimizer import DECAYS
+from diffusion_jax.errors import UserError, unknown_name
+from diffusion_jax.models.network import MODELS
 
+NETWORK = "unet"  # the default of model.name
 LARGEST = 2**31 - 1
 
 
@@ -48,48 +47,67 @@ class Key(NamedTuple):
         return self.kind or type(self.default)
 
 
-def arguments(table: Mapping[str, Callable]) -> dict[str, Key]:
-    """Return the keyword arguments of a table's functions, or the fields of its networks, as keys.
-
-    An argument without a default is not a key: the code that calls the function supplies it.
+def keys(network: str = NETWORK) -> dict[str, Key]:
+    """Return all keys by dotted name; those of the group `model` are the fields of this network.
 
     Raises:
-        TypeError: an argument has no line in its docstring, or another default elsewhere.
+        UserError: there is no such network, or an argument has the name of another key.
     """
-    found: dict[str, Key] = {}
-    for entry, function in table.items():
-        meanings = _meanings(inspect.getdoc(function) or "")
-        for name, default in _defaults(function).items():
-            known = found.get(name)
-            if known is None and name not in meanings:
-                raise TypeError(f"the docstring of '{entry}' does not say what '{name}' means")
-            if known is not None and known.default != default:
-                raise TypeError(f"'{name}' of '{entry}' has another default elsewhere")
-            kind = _kind(get_type_hints(function)[name])
-            key = known or Key(default, meanings[name], kind=kind)
-            found[name] = key._replace(users=(*key.users, entry))
+    found = {
+        name: key._replace(names=TABLES.get(name, key.names)) for name, key in DECLARED.items()
+    }
+    for name, table in TABLES.items():
+        group = name.rpartition(".")[0]
+        for entry, function in _entries(table, network).items():
+            for argument, key in _arguments(function).items():
+                _add(found, f"{group}.{argument}".removeprefix("."), key, entry)
     return found
 
 
-def call(function: Callable, settings: Mapping[str, Any]) -> Any:
-    """Call a table's entry with those settings that it has arguments for."""
-    wanted = inspect.signature(function).parameters
-    return function(**{name: value for name, value in settings.items() if name in wanted})
+def _entries(table: Mapping[str, Callable], network: str) -> Mapping[str, Callable]:
+    if table is not MODELS:
+        return table
+    if network not in MODELS:
+        raise unknown_name("config.model.name", network, MODELS)
+    return {network: MODELS[network]}
 
 
-def _defaults(function: Callable) -> dict[str, Any]:
-    """Return the arguments that have a default; `name` and `parent` are Flax's own."""
-    return {
-        name: parameter.default
+def _add(found: dict[str, Key], name: str, key: Key, entry: str) -> None:
+    known = found.setdefault(name, key)
+    if name in DECLARED or known.default != key.default:
+        raise UserError(f"'{entry}': config.{name} is another key already; rename the argument")
+    found[name] = known._replace(users=(*known.users, entry), meaning=known.meaning or key.meaning)
+
+
+@cache
+def _arguments(function: Callable) -> dict[str, Key]:
+    """Return the keyword arguments of a function, or the fields of a network, as keys.
+
+    An argument without a default is not a key, since the caller supplies it; neither is one whose
+    values no configuration can hold, nor `name` and `parent`, which are Flax's own.
+    """
+    meanings, hints = _meanings(inspect.getdoc(function) or ""), get_type_hints(function)
+    found = {
+        name: Key(
+            parameter.default,
+            meanings.get(name, ""),
+            kind=_kind(hints.get(name, type(parameter.default))),
+        )
         for name, parameter in inspect.signature(function).parameters.items()
         if parameter.default is not inspect.Parameter.empty and name not in ("name", "parent")
     }
+    return {name: key for name, key in found.items() if _plain(key.type)}
 
 
 def _kind(hint: Any) -> Any:
     """Return the type of a key's values: lists of numbers are tuples in a configuration."""
-    lists = [each for each in (hint, *get_args(hint)) if get_origin(each) is Sequence]
+    lists = [each for each in (hint, *get_args(hint)) if get_origin(each) in (Sequence, tuple)]
     return tuple[get_args(lists[0])[0], ...] if lists else hint
+
+
+def _plain(kind: Any) -> bool:
+    inner = get_args(kind)[:1] if get_origin(kind) is tuple or type(None) in get_args(kind) else ()
+    return (inner or (kind,))[0] in (bool, int, float, str)
 
 
 def _meanings(doc: str) -> dict[str, str]:
@@ -102,7 +120,7 @@ def _meanings(doc: str) -> dict[str, str]:
     return {name: " ".join(text.split()) for names, text in entries for name in names.split(", ")}
 
 
-KEYS: dict[str, Key] = {
+DECLARED: dict[str, Key] = {
     "name": Key("cifar10", "name of the run's folder, `runs/NAME`"),
     "seed": Key(0, "seed of parameters, data order, t, noise, dropout and flips", 0, LARGEST),
     "parallel": Key(
@@ -128,38 +146,31 @@ KEYS: dict[str, Key] = {
         False, "read images during training, for data larger than memory; the order is the same"
     ),
     "data.workers": Key(0, "processes that read with `data.stream`; 0 reads in threads", 0, 256),
-    "schedule.name": Key("linear", "noise schedule", names=SCHEDULES),
+    "schedule.name": Key("linear", "noise schedule"),
     "schedule.steps": Key(1000, "number of noise levels, T", 1, 10**6),
-    **{f"schedule.{name}": key for name, key in arguments(SCHEDULES).items()},
-    "prediction": Key("eps", "what the network predicts", names=PREDICTIONS),
+    "prediction": Key("eps", "what the network predicts"),
     "variance": Key(
         "fixed_large",
         "variance of the reverse step; `learned_range` lies between the two fixed ones",
-        names=VARIANCES,
     ),
     "decoder": Key(
         "first_noise",
         "variance of the step onto the data: 1 - alpha_bar of the first step, or as in DDPM's code",
-        names=DECODERS,
     ),
     "loss": Key(
         "weighted",
         "`weighted` squared error; `bound`, the bound in bits/dim; `hybrid`, the first plus 0.001 "
         "of the second, for a learned variance",
-        names=LOSSES,
     ),
-    "weight": Key("simple", "weight of the squared error", names=WEIGHTS),
+    "weight": Key("simple", "weight of the squared error"),
     "timesteps": Key(
         "stratified",
         "how t is drawn; `importance` draws it in proportion to the root of its mean squared loss",
-        names=TIMESTEPS,
     ),
-    **{f"model.{name}": key for name, key in arguments({"unet": UNet}).items()},
+    "model.name": Key(NETWORK, "the network; the other keys of this group are its fields"),
     "optimizer.learning_rate": Key(2e-4, "largest learning rate", 0.0),
     "optimizer.warmup_steps": Key(5000, "steps of the linear rise to it", 0, LARGEST),
-    "optimizer.decay": Key(
-        "constant", "what follows: no decay, or a cosine to 0 at `train.steps`", names=DECAYS
-    ),
+    "optimizer.decay": Key("constant", "what follows: no decay, or a cosine to 0 at `train.steps`"),
     "optimizer.b1": Key(0.9, "Adam's decay of the mean gradient", 0.0, 0.999999),
     "optimizer.b2": Key(0.999, "Adam's decay of the mean squared gradient", 0.0, 0.9999999),
     "optimizer.eps": Key(1e-8, "Adam's epsilon", 0.0),
@@ -204,11 +215,8 @@ KEYS: dict[str, Key] = {
     ),
     "sample.steps": Key(0, "sampling steps, at most T; 0 is all T", 0),
     "sample.clip": Key(True, "clip predicted images to [-1, 1]"),
-    "sample.sampler": Key("ancestral", "sampling method", names=SAMPLERS),
-    "sample.grid": Key(
-        "uniform", "spacing of the sampling steps in t, log-SNR or Karras's rho", names=GRIDS
-    ),
-    **{f"sample.{name}": key for name, key in arguments(SAMPLERS).items()},
+    "sample.sampler": Key("ancestral", "sampling method"),
+    "sample.grid": Key("uniform", "spacing of the sampling steps in t, log-SNR or Karras's rho"),
     "sample.guidance": Key(
         1.0, "classifier-free guidance: 1 is off, more exaggerates the class", 0.0, 1000.0
     ),

@@ -21,10 +21,15 @@ class Parser(argparse.ArgumentParser):
     """An argument parser that reports errors in one line, as for any other bad input.
 
     Flags cannot be abbreviated: a later version could make an abbreviation ambiguous.
+
+    Args:
+        examples: commands shown at the end of --help.
     """
 
-    def __init__(self, *arguments, **options):
-        super().__init__(*arguments, allow_abbrev=False, **options)
+    def __init__(self, *arguments, examples: str = "", **options):
+        options |= {"allow_abbrev": False, "epilog": examples}
+        options |= {"formatter_class": argparse.RawDescriptionHelpFormatter}
+        super().__init__(*arguments, **options)
 
     def error(self, message):
         raise UserError(f"{message}; see --help")
@@ -51,6 +56,12 @@ def split_overrides(arguments: list[str]) -> tuple[list[str], list[tuple[str, st
     return rest, overrides
 
 
+def called_as(command: str) -> str:
+    """Return how to call another command, written as this one was."""
+    script = Path(sys.argv[0])
+    return f"python {command}.py" if script.suffix == ".py" else f"diffusion-jax {command}"
+
+
 def integer(text: str) -> int:
     """Parse an integer."""
     try:
@@ -69,6 +80,11 @@ def named(text: str) -> str:
 def as_path(text: str) -> Path:
     """Parse a non-empty path."""
     return Path(named(text))
+
+
+def paths(text: str) -> list[Path]:
+    """Parse paths that are separated by commas."""
+    return [as_path(part) for part in text.split(",")]
 
 
 def positive(text: str) -> int:

@@ -1,21 +1,22 @@
 """The list of all configuration keys, for docs/configuration.md and `train.py --keys`.
 
-python -m diffusion_jax.config.reference prints the page; `make docs` writes it.
+python -m diffusion_jax.configuration.reference prints the page; `make docs` writes it.
 """
 
 import math
 from collections.abc import Iterator
 
-from diffusion_jax.config.files import MAY_CHANGE, describe
-from diffusion_jax.config.keys import KEYS, Key
+from diffusion_jax.configuration.as_json import MAY_CHANGE
+from diffusion_jax.configuration.change import describe
+from diffusion_jax.configuration.keys import Key, keys
 from diffusion_jax.errors import unknown_name
 
 INTRODUCTION = """\
 # Configuration keys
 
-`make docs` generates this page from `diffusion_jax/config/keys.py` and from the docstrings of
-schedules, samplers and networks. `python train.py --keys` prints the keys, `--keys=model` those of
-one group.
+`make docs` generates this page from `diffusion_jax/configuration/keys.py` and the docstrings of
+schedules, samplers, networks and the other tables. `python train.py --keys` prints the keys,
+`--keys=model` those of one group.
 
 Set a key on the command line with `--config.key=value`. Keys are locked: a misspelt key is an error
 that names the nearest one. The defaults are DDPM's CIFAR-10 recipe, `configs/default.py`.
@@ -32,10 +33,11 @@ results only by rounding.
 def markdown() -> str:
     """Return the page docs/configuration.md."""
     lines = [INTRODUCTION]
-    for group in ["", *dict.fromkeys(name.partition(".")[0] for name in KEYS if "." in name)]:
+    known = keys()
+    for group in ["", *dict.fromkeys(name.partition(".")[0] for name in known if "." in name)]:
         lines += [f"## `{group}`\n" if group else "## Top level\n"]
         lines += ["| key | default | values | meaning |", "|---|---|---|---|"]
-        lines += [_row(name, key) for name, key in _of_group(group)]
+        lines += [_row(name, key) for name, key in _of_group(known, group)]
         lines.append("")
     lines.append(RESUMING.format(names=", ".join(f"`{name}`" for name in MAY_CHANGE)))
     return "\n".join(lines)
@@ -47,18 +49,19 @@ def listing(group: str = "") -> str:
     Raises:
         UserError: there is no such group.
     """
-    groups = dict.fromkeys(name.partition(".")[0] for name in KEYS)
+    known = keys()
+    groups = dict.fromkeys(name.partition(".")[0] for name in known)
     if group and group not in groups:
         raise unknown_name("group of keys", group, groups)
-    chosen = {name: key for name, key in KEYS.items() if not group or name.split(".")[0] == group}
+    chosen = {name: key for name, key in known.items() if not group or name.split(".")[0] == group}
     return "\n".join(
         f"{name} = {_shown(key.default)}  ({values(key)})\n    {meaning(key)}".replace("`", "")
         for name, key in chosen.items()
     )
 
 
-def _of_group(group: str) -> Iterator[tuple[str, Key]]:
-    for name, key in KEYS.items():
+def _of_group(known: dict[str, Key], group: str) -> Iterator[tuple[str, Key]]:
+    for name, key in known.items():
         if name.rpartition(".")[0] == group:
             yield name, key
 

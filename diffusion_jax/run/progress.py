@@ -2,8 +2,30 @@
 
 import sys
 import time
+import warnings
+from collections.abc import Callable
 
 from tqdm import tqdm
+
+from diffusion_jax.processes import cluster
+
+Say = Callable[[str], None]
+
+
+def output(progress: bool) -> tuple[Say, Say]:
+    """Return `(say, warn)`: they print on the first process; without progress, say is silent.
+
+    Without progress, warnings are Python's.
+    """
+    if not progress:
+        return (lambda line: None), (lambda line: warnings.warn(line, stacklevel=3))
+    return say, warn
+
+
+def say(line: str) -> None:
+    """Print a line to stdout, on the first process."""
+    if cluster.is_first():
+        print(line, flush=True)
 
 
 def warn(line: str) -> None:
@@ -59,14 +81,14 @@ class TrainingProgress:
 
 
 class ImageProgress:
-    """Progress over images; the number done may be fractional.
+    """Progress over images, written to stdout unless `quiet`; the number done may be fractional.
 
     Args:
         word: the verb to show, such as "sampled".
     """
 
-    def __init__(self, num: int, word: str):
-        self._num, self._word = num, word
+    def __init__(self, num: int, word: str, quiet: bool = False):
+        self._num, self._word, self._quiet = num, word, quiet
         self._done = self._said = 0.0
         self._bar = tqdm(
             total=num,
@@ -75,7 +97,7 @@ class ImageProgress:
             file=sys.stdout,
             dynamic_ncols=True,
             bar_format="{l_bar}{bar}| {n:.1f}/{total} images [{elapsed}<{remaining}]",
-            disable=not sys.stdout.isatty(),
+            disable=quiet or not sys.stdout.isatty(),
         )
 
     def __call__(self, done: float) -> None:
@@ -83,7 +105,7 @@ class ImageProgress:
             return
         self._bar.update(done - self._done)
         self._done = done
-        if not self._bar.disable:
+        if self._quiet or not self._bar.disable:
             return
         if done >= self._num or done - self._said >= self._num / 4:
             print(f"{self._word} {done:.1f} of {self._num} images", flush=True)

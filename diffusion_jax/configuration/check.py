@@ -3,12 +3,13 @@
 import math
 from typing import Any, get_args, get_origin
 
-from diffusion_jax.config.files import Config, describe, flatten
-from diffusion_jax.config.keys import KEYS, call
-from diffusion_jax.core.process import VARIANCES
+from diffusion_jax.configuration.as_json import Config, flatten
+from diffusion_jax.configuration.change import describe
+from diffusion_jax.configuration.keys import NETWORK, Key, keys
+from diffusion_jax.configuration.tables import TABLES, chosen
+from diffusion_jax.core.process import is_learned
+from diffusion_jax.core.tables import bind
 from diffusion_jax.errors import UserError, unknown_name
-from diffusion_jax.models.unet import UNet, check_settings
-from diffusion_jax.samplers.sample import SAMPLERS
 
 
 def check(config: Config) -> None:
@@ -19,14 +20,15 @@ def check(config: Config) -> None:
             lies outside its range.
     """
     values = flatten(config.to_dict())
-    _check_types(values)
-    for name, key in KEYS.items():
+    known = keys(values.get("model.name", NETWORK))
+    _check_types(values, known)
+    for name, key in known.items():
         if key.names and values[name] not in key.names:
             raise unknown_name(f"config.{name}", values[name], key.names)
         if type(key.low) is not float or math.isfinite(key.low):
             _check_range(name, values[name], key.low, key.high)
     _check_samplers(config)
-    learned = VARIANCES[config.variance].learned
+    learned = is_learned(chosen(config, "variance"))
     if learned and config.loss == "weighted":
         raise UserError(
             f"config.variance '{config.variance}' is never trained by config.loss 'weighted'; "
@@ -41,7 +43,7 @@ def check(config: Config) -> None:
     profiled_steps(config)
     if not config.name:
         raise UserError("config.name is empty; set it to a name for the run's folder")
-    check_settings(UNet(out_channels=1, **config.model))
+    chosen(config, "model.name", out_channels=1)()
 
 
 def profiled_steps(config: Config) -> tuple[int, int]:
@@ -58,14 +60,14 @@ def profiled_steps(config: Config) -> tuple[int, int]:
     return int(first), int(last)
 
 
-def _check_types(values: dict[str, Any]) -> None:
-    for name, key in KEYS.items():
+def _check_types(values: dict[str, Any], known: dict[str, Key]) -> None:
+    for name, key in known.items():
         if name not in values:
             raise UserError(f"the config lacks the key '{name}'; start from configs/default.py")
         if not _is(values[name], key.type):
             text = f"{values[name]!r:.50}"
             raise UserError(f"config.{name} is {text}; expected {describe(key.type)}")
-    for name in values.keys() - KEYS.keys():
+    for name in values.keys() - known.keys():
         raise UserError(f"the config has an unknown key '{name}'; start from configs/default.py")
 
 
@@ -77,10 +79,10 @@ def _check_range(name: str, value: float, low: float, high: float) -> None:
 
 def _check_samplers(config: Config) -> None:
     """Let every sampler check its arguments."""
-    settings = {**config.sample.to_dict(), "variance": config.variance}
-    for make in SAMPLERS.values():
+    settings, variance = config.sample.to_dict(), chosen(config, "variance")
+    for make in TABLES["sample.sampler"].values():
         try:
-            call(make, settings)
+            bind(make, settings, variance=variance)()
         except ValueError as error:
             raise UserError(f"config.sample.{error}") from error
 
@@ -97,7 +99,7 @@ def _is(value: Any, kind: Any) -> bool:
 
 def _check_classes(config: Config) -> None:
     dropout = config.train.label_dropout
-    if dropout and not config.model.classes:
+    if dropout and not config.model.get("classes"):
         raise UserError("config.train.label_dropout needs classes; set config.model.classes")
     if config.sample.guidance != 1.0 and not dropout:
         raise UserError(

@@ -1,0 +1,33 @@
+"""`diffusion-jax COMMAND ...`, also `python -m diffusion_jax COMMAND ...`."""
+
+import sys
+from importlib import import_module
+
+COMMANDS = ("train", "sample", "evaluate")
+USAGE = f"""\
+usage: diffusion-jax {{{",".join(COMMANDS)}}} [arguments]
+
+  diffusion-jax train --config=digits            train a model, or resume it
+  diffusion-jax sample --workdir=runs/digits     draw images from it
+  diffusion-jax evaluate --workdir=runs/digits   measure its bits per dimension
+  diffusion-jax train --list                     list configs, data sets, schedules, samplers, ...
+  diffusion-jax train --help                     show all arguments of a command"""
+
+
+def main() -> None:
+    """Run the command that the first argument names."""
+    command, *rest = sys.argv[1:] or ["--help"]
+    if command in ("-h", "--help"):
+        print(USAGE)
+        return
+    if command not in COMMANDS:
+        print(f"error: unknown command '{command}'; known: {', '.join(COMMANDS)}", file=sys.stderr)
+        sys.exit(2)
+    from diffusion_jax.command_line import run
+
+    sys.argv = ["diffusion-jax", *rest]
+    run(import_module(f"diffusion_jax.commands.{command}").main)
+
+
+if __name__ == "__main__":
+    main()

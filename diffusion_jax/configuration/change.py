@@ -1,0 +1,128 @@
+"""Change configurations: by text from a command line, by values, or to another length."""
+
+import ast
+import difflib
+import functools
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any, get_args
+
+from ml_collections import ConfigDict
+from ml_collections.config_dict import placeholder
+
+from diffusion_jax.configuration.as_json import Config, flatten
+from diffusion_jax.configuration.keys import Key, keys
+from diffusion_jax.errors import UserError
+
+
+def nearest(key: str, known: Iterable[str]) -> str:
+    """Return the known key that is most like an unknown one."""
+    return difflib.get_close_matches(key, known, n=1, cutoff=0.0)[0]
+
+
+def override(config: Config, key: str, text: str) -> None:
+    """Set a dotted key to a value given as text, converted to the type of its present value.
+
+    Raises:
+        UserError: the key is unknown, or the value has the wrong type.
+    """
+    group, leaf = _find(config, key)
+    kind = group.get_type(leaf)
+    try:
+        _set(config, key, _parse(text, kind, group[leaf]))
+    except (ValueError, SyntaxError, TypeError) as error:
+        raise UserError(f"--config.{key}={text}: expected {describe(kind)}") from error
+
+
+def changed(config: Config, changes: Mapping[str, Any]) -> Config:
+    """Return a copy with other values, given by key and by group: `{"train": {"steps": 200}}`.
+
+    Raises:
+        UserError: a key is unknown, or a value has the wrong type.
+    """
+    new = config.copy_and_resolve_references()
+    values = flatten(dict(changes))
+    for key in sorted(values, key=lambda key: key != "model.name"):  # the others depend on it
+        group, leaf = _find(new, key)
+        kind, value = group.get_type(leaf), values[key]
+        value = value.item() if hasattr(value, "item") else value  # a NumPy number
+        try:
+            _set(new, key, tuple(value) if isinstance(value, list) else value)
+        except TypeError as error:
+            raise UserError(f"config.{key} is {value!r:.50}; expected {describe(kind)}") from error
+    return new
+
+
+def _find(config: Config, key: str) -> tuple[Config, str]:
+    """Return the group that holds a dotted key, and the key's last name."""
+    known = flatten(config.to_dict())
+    if key not in known:
+        raise UserError(f"no config key '{key}'; the nearest is '{nearest(key, known)}'")
+    *groups, leaf = key.split(".")
+    return functools.reduce(lambda group, name: group[name], groups, config), leaf
+
+
+def _set(config: Config, key: str, value: Any) -> None:
+    if key == "model.name" and value != config.model.name:
+        config.model = _network_keys(value, config.model)
+        return
+    group, leaf = _find(config, key)
+    group[leaf] = value
+
+
+def _network_keys(network: str, before: Config) -> Config:
+    """Return the defaults of another network; it keeps the number of classes."""
+    fields = {
+        name.removeprefix("model."): held(key)
+        for name, key in keys(network).items()
+        if name.startswith("model.")
+    }
+    kept = {name: before[name] for name in ("classes",) if name in before and name in fields}
+    return ConfigDict({**fields, **kept, "name": network}).lock()
+
+
+def held(key: Key) -> Any:
+    """Return a key's default; where that is None, a place for a value of the key's type."""
+    return placeholder(get_args(key.type)[0]) if key.default is None else key.default
+
+
+def _parse(text: str, kind: type, default: Any) -> Any:
+    if kind is bool:
+        return ("false", "true").index(text.lower()) == 1
+    if kind is float and not math.isfinite(float(text)):
+        raise ValueError(text)
+    if kind is not tuple:
+        return kind(text)
+    values = ast.literal_eval(text)
+    values = tuple(values) if isinstance(values, tuple | list) else (values,)
+    kinds = (int,) if all(isinstance(v, int) for v in default) and default else (int, float)
+    if not all(type(v) in kinds for v in values):
+        raise ValueError(values)
+    return values
+
+
+def describe(kind: Any) -> str:
+    """Describe values of this type in words."""
+    kind = get_args(kind)[0] if type(None) in get_args(kind) else kind
+    names = {int: "an integer", bool: "true or false", str: "text", float: "a finite number"}
+    return names.get(kind, "numbers like 1,2,2")
+
+
+def stretched(config: Config, steps: int) -> Config:
+    """Rescale the training plan to another number of steps.
+
+    Warm-up and the intervals of saves and sample grids keep their share of the run, and so does
+    the horizon 1 / (1 - decay) of the averaged parameters.
+    """
+    new = config.copy_and_resolve_references()
+    factor = steps / config.train.steps
+
+    def scaled(count: int) -> int:
+        return max(round(count * factor), 1) if count else 0
+
+    new.train.steps = steps
+    new.train.save_every = scaled(config.train.save_every)
+    new.train.sample_every = scaled(config.train.sample_every)
+    new.optimizer.warmup_steps = scaled(config.optimizer.warmup_steps)
+    new.ema.decay = max(1.0 - (1.0 - config.ema.decay) / factor, 0.0)
+    return new

@@ -1,0 +1,1 @@
+"""The front door: train, load, sample and evaluate runs from Python."""

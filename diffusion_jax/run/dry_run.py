@@ -1,0 +1,106 @@
+"""What a training run would take: parameters, memory, time, disk; nothing is written."""
+
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from diffusion_jax import build
+from diffusion_jax.checkpoints import step_folders
+from diffusion_jax.configuration import Config
+from diffusion_jax.data.dataset import Source
+from diffusion_jax.devices import sharding
+from diffusion_jax.devices.compiler import enable_cache
+from diffusion_jax.errors import UserError
+from diffusion_jax.models.network import parameter_count
+from diffusion_jax.run import folder
+from diffusion_jax.run.pace import seconds_per_step
+from diffusion_jax.run.prepare import read_and_compile
+from diffusion_jax.samplers.batch_size import free_bytes
+
+GIB, MIB = 2**30, 2**20
+
+
+def dry_run(config: Config, workdir: Path) -> None:
+    """Check everything that training would, compile and time the step, and print what it takes.
+
+    Raises:
+        UserError: training would refuse the config or the folder, or a step does not fit into
+            memory.
+    """
+    folder.check_writable(workdir)
+    sharding.check_batch(config.train.batch_size, jax.device_count(), config.train.accumulate)
+    enable_cache()
+    source = build.source(config)
+    diffusion = build.diffusion(config, source.spec)
+    folder.check_same(workdir, config, source.spec, source.size)
+    training = build.training(config, diffusion)
+    print(_data(config, source), flush=True)
+    print(_parameters(diffusion), flush=True)
+    prepared = read_and_compile(config, source, training, fresh=True)
+    needed = needed_bytes(prepared.parallel.step)
+    _check_memory(config, needed, free_bytes(jax.local_devices()))
+    print(f"compiled in {prepared.compile_seconds:.1f} s")
+    print(_step(prepared.parallel.step, needed), flush=True)
+    seconds = seconds_per_step(config, source, prepared)
+    state = jax.tree.leaves(prepared.parallel.state)
+    print(f"checkpoint: {sum(a.size * a.dtype.itemsize for a in state) / MIB:.1f} MiB on disk")
+    print(_time(config, workdir, seconds))
+
+
+def needed_bytes(program: Any) -> int:
+    """Return the memory per device that a compiled program's state, batch and temporaries take."""
+    memory = program.memory_analysis()
+    if memory is None:
+        return 0
+    shared = memory.alias_size_in_bytes  # outputs in the place of inputs
+    held = memory.argument_size_in_bytes + memory.output_size_in_bytes - shared
+    return held + memory.temp_size_in_bytes
+
+
+def _check_memory(config: Config, needed: int, free: float) -> None:
+    if needed <= free:
+        return
+    part = config.train
+    pieces = f"raise config.train.accumulate ({part.accumulate})"
+    raise UserError(
+        f"a training step needs {needed / GIB:.1f} GiB per device, {(needed - free) / GIB:.1f} GiB "
+        f"more than the {free / GIB:.1f} GiB that are free; lower config.train.batch_size "
+        f"({part.batch_size}), or {pieces}"
+    )
+
+
+def _data(config: Config, source: Source) -> str:
+    h, w, c = source.shape
+    return (
+        f"data: {config.data.name}, {source.size:,} images {h}x{w}x{c} in {source.levels} levels, "
+        f"{source.size // config.train.batch_size or 1:,} batches of {config.train.batch_size}"
+    )
+
+
+def _parameters(diffusion: build.Diffusion) -> str:
+    shapes = diffusion.shapes
+    lines = [f"parameters: {parameter_count(shapes):,}"]
+    lines += [f"  {name:<24} {parameter_count(part):>12,}" for name, part in shapes.items()]
+    return "\n".join(lines)
+
+
+def _step(program: Any, needed: int) -> str:
+    cost = program.cost_analysis() or {}
+    cost = cost[0] if isinstance(cost, list) else cost
+    flops = f"{cost['flops'] / 1e9:,.1f} GFLOP, " if cost.get("flops", 0) > 0 else ""
+    return f"step: {flops}{needed / MIB:,.0f} MiB per device"
+
+
+def _time(config: Config, workdir: Path, seconds: float) -> str:
+    rate = f"{seconds:.3g} s per step, {config.train.batch_size / seconds:,.0f} images/s"
+    if config.train.minutes:
+        steps = int(60.0 * config.train.minutes / seconds)
+        return f"time: {rate}; {config.train.minutes:g} minutes are up to {steps:,} steps"
+    done = max(step_folders.complete(workdir / "checkpoints"), default=0)
+    left = max(config.train.steps - done, 0)
+    after = f" after the {done:,} that are done" if done else ""
+    span = timedelta(seconds=round(seconds * left))
+    ends = (datetime.now() + span).strftime("%Y-%m-%d %H:%M")
+    return f"time: {rate}; {left:,} steps{after} take {span}, until {ends} if started now"

@@ -1,0 +1,229 @@
+"""A trained model as one object: a thin record over pure functions."""
+
+import json
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from diffusion_jax import build
+from diffusion_jax.configuration import Config, changed, flatten, to_json
+from diffusion_jax.configuration.check import check
+from diffusion_jax.core.predictions import Denoised
+from diffusion_jax.core.process import is_learned
+from diffusion_jax.core.schedules import Schedule
+from diffusion_jax.data.dataset import DataSpec
+from diffusion_jax.errors import UserError
+from diffusion_jax.run import likelihood, sampling
+from diffusion_jax.run.progress import ImageProgress
+from diffusion_jax.visual.images import to_uint8
+
+CHANGEABLE = ("data.dir", "variance", "decoder")  # and sample.*: what may change after training
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """A trained model.
+
+    config: its configuration; `configured` returns a run with another one.
+    diffusion: schedule, prediction, reverse process and network, as pure functions.
+    params: the network's parameters, a nested dict with the names of its layers. They are the
+        averaged ones unless `load` was asked for the raw ones.
+    step: the number of training steps behind them.
+    folder: where it was loaded from, None if it was trained in memory.
+    """
+
+    config: Config = field(repr=False)
+    diffusion: build.Diffusion = field(repr=False)
+    params: Any = field(repr=False)
+    step: int
+    folder: Path | None = None
+    _drawings: dict[str, sampling.Drawing] = field(default_factory=dict, repr=False)
+
+    @property
+    def schedule(self) -> Schedule:
+        """The noise schedule of training: float64 tables, see `core.schedules.Schedule`."""
+        return self.diffusion.schedule
+
+    @property
+    def data(self) -> DataSpec:
+        """Shape `(h, w, c)`, number of levels and classes of the images."""
+        return self.diffusion.data
+
+    def sample(
+        self,
+        num: int,
+        *,
+        seed: int = 0,
+        label: int | None = None,
+        source: Any = None,
+        strength: float | None = None,
+        known: Any = None,
+        mask: Any = None,
+        progress: bool = False,
+        **settings: Any,
+    ) -> np.ndarray:
+        """Draw images, the same ones that `sample.py` writes.
+
+        Image i depends only on the seed and on i, except for rounding.
+
+        Args:
+            num: number of images.
+            label: class of all images; by default image i has class i mod classes.
+            source: uint8 image `[h, w, c]` to noise and start from.
+            strength: noise added to `source`, up to 1; 0.6 by default.
+            known, mask: uint8 image `[h, w, c]` to inpaint, and bool `[h, w]`, True where it is
+                repainted.
+            progress: show the progress.
+            settings: keys of the config's group `sample`, such as `sampler="dpmpp_2m"`,
+                `steps=20`, `grid="log_snr"`, `guidance=2.0`.
+
+        Returns:
+            uint8 `[num, h, w, c]`, 0 to 255.
+
+        Raises:
+            UserError: an argument is wrong.
+        """
+        sampling.whole_number("num", num, 1)
+        sampling.whole_number("seed", seed, 0)
+        run = self.configured(sample=settings) if settings else self
+        if "steps" in settings and settings["steps"] > self.schedule.steps:
+            raise UserError(
+                f"steps is {settings['steps']}; the run has only {self.schedule.steps} steps"
+            )
+        steering = sampling.steering(self.data.shape, label, source, strength, known, mask)
+        draw = run.drawing(num, steering)
+        display = ImageProgress(num, "sampled", quiet=not progress)
+        try:
+            drawn = list(draw.generate(self.params, seed, range(num), display))
+        finally:
+            display.close()
+        return np.concatenate([to_uint8(batch.images) for batch in drawn])
+
+    def drawing(self, num: int, steering: build.Steering | None = None) -> sampling.Drawing:
+        """Return the configured sampling method, compiled for batches of up to `num` images.
+
+        Drawings without steering are kept, so that a second call need not compile.
+        """
+        if steering is not None:
+            return sampling.drawing(self, num, steering)
+        key = json.dumps([num, to_json(self.config)["sample"], self.config.variance])
+        if key not in self._drawings:
+            self._drawings[key] = sampling.drawing(self, num)
+        return self._drawings[key]
+
+    def bits_per_dim(
+        self,
+        images: Any,
+        labels: Any = None,
+        *,
+        every: int = 1,
+        seed: int = 0,
+        batch_size: int | None = None,
+        progress: bool = False,
+    ) -> likelihood.Likelihood:
+        """Bound the negative log-likelihood of images, term by term, as `evaluate.py` does.
+
+        Args:
+            images: integer levels `[n, h, w, c]`, as the data set has them (0..16 for the digits).
+            labels: integers `[n]`, needed if the network is conditional.
+            every: draw one t from each so many steps; 1 computes all terms.
+            batch_size: images at once; by default `config.sample.batch_size`, or 64 if that is 0.
+            progress: show the progress.
+
+        Returns:
+            A record with `mean`, `stderr`, `per_image`, `terms` and `per_timestep`, in bits/dim.
+
+        Raises:
+            UserError: the images are not of the run's shape, type or levels.
+            Diverged: a term is not finite.
+        """
+        dataset = likelihood.as_dataset(self, images, labels)
+        sampling.whole_number("every", every, 1, max(self.schedule.steps - 1, 1))
+        sampling.whole_number("seed", seed, 0)
+        size = batch_size or self.config.sample.batch_size or likelihood.IMAGES_AT_ONCE
+        num = len(dataset.images)
+        results = likelihood.evaluate(
+            self,
+            dataset,
+            num,
+            sampling.whole_number("batch_size", size, 1),
+            likelihood.measures(self, every, seed),
+            lambda name: ImageProgress(num, f"{name}: evaluated", quiet=not progress),
+        )
+        return likelihood.summary(self, results, every)
+
+    def denoise(self, x_t: Any, t: Any, label: Any = None) -> Denoised:
+        """Estimate the clean image and the noise in x_t = signal_t x0 + noise_t eps.
+
+        A pure function, which `jax.jit`, `jax.grad` and `jax.vmap` take. To differentiate with
+        respect to the parameters, use `run.diffusion.denoise(params, label, clip)(x_t, t)`.
+
+        Args:
+            x_t: float `[b, h, w, c]`.
+            t: the step, 0 .. T-1: an integer, or int32 `[b]`.
+            label: the class, likewise; None means "no class".
+
+        Returns:
+            `(x0, eps, var_output)`; x0 is clipped to [-1, 1] if `config.sample.clip` says so, and
+            the last is None unless the variance is learned.
+
+        Raises:
+            UserError: x_t has another shape.
+        """
+        x_t = jnp.asarray(x_t, jnp.float32)
+        if x_t.ndim != 4 or x_t.shape[1:] != self.data.shape:
+            raise UserError(f"x_t is {list(x_t.shape)}; expected [b, {_text(self.data.shape)}]")
+        each = x_t.shape[:1]
+        if label is not None:
+            label = jnp.broadcast_to(jnp.asarray(label, jnp.int32), each)
+        return self._denoise(
+            self.params, x_t, jnp.broadcast_to(jnp.asarray(t, jnp.int32), each), label
+        )
+
+    @cached_property
+    def _denoise(self):
+        clip, diffusion = self.config.sample.clip, self.diffusion
+        return jax.jit(lambda params, x, t, label: diffusion.denoise(params, label, clip)(x, t))
+
+    def configured(self, **changes: Any) -> "Run":
+        """Return the run with other settings of sampling or evaluation.
+
+        `run.configured(variance="fixed_small", sample={"clip": False})`.
+
+        Args:
+            changes: as in `diffusion_jax.config`; only `sample.*`, `variance`, `decoder` and
+                `data.dir` may change after training.
+
+        Raises:
+            UserError: a key is unknown or may not change, or a value is wrong.
+        """
+        return self.with_config(changed(self.config, changes))
+
+    def with_config(self, config: Config) -> "Run":
+        """Return the run with a configuration that differs as in `configured`."""
+        check(config)
+        old, new = flatten(to_json(self.config)), flatten(to_json(config))
+        different = [key for key in new if new[key] != old.get(key)]
+        for key in different:
+            if key not in CHANGEABLE and not key.startswith("sample."):
+                raise UserError(
+                    f"config.{key} cannot change after training; "
+                    f"only sample.*, {', '.join(CHANGEABLE)} can"
+                )
+        learned = is_learned(config.variance) or is_learned(self.config.variance)
+        if "variance" in different and learned:
+            raise UserError(
+                "config.variance cannot change to or from a learned variance; leave it out"
+            )
+        rebuild = any(key in CHANGEABLE for key in different)
+        diffusion = build.diffusion(config, self.data) if rebuild else self.diffusion
+        return replace(self, config=config, diffusion=diffusion)
+
+
+def _text(shape: tuple[int, ...]) -> str:
+    return ", ".join(map(str, shape))

@@ -1,0 +1,79 @@
+"""Train a run, in a folder or in memory, and return it."""
+
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+from diffusion_jax.configuration import Config
+from diffusion_jax.errors import Stopped
+from diffusion_jax.processes.signals import stop_signals
+from diffusion_jax.run.arrays import State, as_source, configured, steps
+from diffusion_jax.run.load import load
+from diffusion_jax.run.progress import TrainingProgress, output
+from diffusion_jax.run.run import Run
+from diffusion_jax.run.training import train_in_folder
+from diffusion_jax.training.report import on_grid
+
+
+def train(
+    config: str | Config,
+    folder: str | Path | None = None,
+    *,
+    images: Any = None,
+    labels: Any = None,
+    levels: int = 256,
+    progress: bool = False,
+) -> Run:
+    """Train a model and return it.
+
+    Ctrl-C ends training after the current step and returns the run so far.
+
+    Args:
+        config: a configuration, or the name of one.
+        folder: where the run is saved; a run that is there already is resumed. None trains in
+            memory and writes nothing.
+        images: uint8 `[n, h, w, c]` or `[n, h, w]` to train on; by default the config's data.
+        labels: integers `[n]` from 0, if the images have classes.
+        levels: how many values a pixel of `images` can take.
+        progress: show the progress.
+
+    Raises:
+        UserError: an argument is wrong.
+        Diverged: too many updates in a row were not finite.
+        Unsaved: the last state could not be saved.
+    """
+    if folder is None:
+        return _in_memory(config, images, labels, levels, progress)
+    source = None if images is None else as_source(images, labels, levels)
+    try:
+        own = configured(config, own_images=images is not None)
+        train_in_folder(own, Path(folder), source, progress)
+    except Stopped as stop:
+        if stop.exit_code != 128 + signal.SIGINT:
+            raise
+        output(progress)[0](str(stop))
+    return load(folder, progress=progress)
+
+
+def _in_memory(config: str | Config, images: Any, labels: Any, levels: int, progress: bool) -> Run:
+    display, state, began = None, None, time.perf_counter()
+    with stop_signals() as received:
+        for state, metrics in steps(config, images, labels, levels=levels):
+            part = state.config.train
+            display = display or TrainingProgress(part.steps, 0, quiet=not progress)
+            if progress and on_grid(state.step, part.log_every):
+                rate = state.step * part.batch_size / (time.perf_counter() - began)
+                display.advance(state.step, loss=float(metrics.loss), images_per_second=rate)
+            if received:
+                break
+    if display is not None:
+        display.close()
+    return _finished(state, received)
+
+
+def _finished(state: State | None, received: list[int]) -> Run:
+    assert state is not None  # a configuration has at least one step
+    if signal.SIGTERM in received:
+        raise Stopped(f"stopped by SIGTERM after step {state.step}; nothing was saved", received[0])
+    return state.run()

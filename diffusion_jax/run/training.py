@@ -1,0 +1,195 @@
+"""Train a run in its folder, or resume it: data, compiled step, checkpoints, loop."""
+
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+import jax
+
+from diffusion_jax import build
+from diffusion_jax.checkpoints import step_folders
+from diffusion_jax.checkpoints.storage import Checkpoints
+from diffusion_jax.configuration import Config, stretched
+from diffusion_jax.configuration.check import check, profiled_steps
+from diffusion_jax.data.dataset import Source
+from diffusion_jax.devices import sharding
+from diffusion_jax.devices.compiler import enable_cache
+from diffusion_jax.errors import UserError
+from diffusion_jax.models.network import parameter_count
+from diffusion_jax.processes import cluster
+from diffusion_jax.run import folder
+from diffusion_jax.run.pace import fitting_steps, measured_pace
+from diffusion_jax.run.prepare import read_and_compile, serve
+from diffusion_jax.run.progress import Say, TrainingProgress, output
+from diffusion_jax.run.progress_grid import make_draw
+from diffusion_jax.training import loop
+from diffusion_jax.training.hooks import Hooks, LoopPlan, Profiler
+from diffusion_jax.training.report import MetricsWriter, events_available
+
+
+def train_in_folder(
+    config: Config,
+    workdir: Path,
+    given_source: Source | None = None,
+    progress: bool = False,
+    began: float | None = None,
+) -> None:
+    """Train or resume the run in `workdir`, until its last step is on disk.
+
+    With several processes, `processes.cluster.join` comes first.
+
+    Args:
+        given_source: the images, by default those that the config names.
+        progress: print what is going on.
+        began: when the command began, by `time.perf_counter`; `train.minutes` counts from there.
+
+    Raises:
+        UserError, Diverged, Stopped, Unsaved: see `training.loop.train`.
+    """
+    say, warn = output(progress)
+    check(config)
+    folder.check_writable(workdir)
+    sharding.check_batch(config.train.batch_size, jax.device_count(), config.train.accumulate)
+    enable_cache()
+    source = given_source or build.source(config)
+    diffusion = build.diffusion(config, source.spec)
+    with ExitStack() as stack:
+        done = cluster.on_first_process(lambda: _claim(workdir, config, source, stack, warn))
+        given, paced = config, None
+        if config.train.minutes:
+            began = time.perf_counter() if began is None else began
+            paced, source = _paced(config, source, diffusion, workdir, done, began, say)
+            config = stretched(config, paced)
+        if done is not None and done >= config.train.steps:
+            say(f"{workdir} is finished: {done} steps are done; nothing to do")
+            return
+        training = build.training(config, diffusion)
+        dataset, draw, parallel, _ = read_and_compile(config, source, training, fresh=done is None)
+        say(_first_line(config, source.size, diffusion, parallel.state.params))
+        cluster.on_first_process(lambda: _begin(workdir, given, source, done, paced))
+        about, keep = build.about(config, diffusion), _keep(config)
+        checkpoints = Checkpoints(workdir / "checkpoints", about, keep, warn)
+        stack.callback(checkpoints.close)
+        if done is not None:
+            say(f"resuming {workdir} after step {done}")
+        first = done or 0
+        batch = serve(config, source, dataset, first, stack)
+        hooks = Hooks(
+            parallel=parallel,
+            batch=batch,
+            checkpoints=checkpoints,
+            vote=sharding.voting(jax.devices()),
+            **_display(config, workdir, diffusion, first, progress, warn, stack),
+        )
+        # No reference to the state is kept here, because the loop donates it.
+        loop.train(
+            draw() if done is None else checkpoints.restore(done, parallel.state),
+            plan(config),
+            hooks,
+        )
+    say(f"done: checkpoint {workdir / 'checkpoints' / str(config.train.steps)}")
+
+
+def _paced(
+    config: Config,
+    source: Source,
+    diffusion: build.Diffusion,
+    workdir: Path,
+    done: int | None,
+    began: float,
+    say: Say,
+) -> tuple[int, Source]:
+    """Find the number of steps that `train.minutes` allows; a resumed run keeps its number.
+
+    Returns:
+        The number of steps, and the source, whose images may be in memory by now.
+    """
+    if done is not None:
+        return cluster.on_first_process(lambda: folder.paced_steps(workdir)), source
+    pace, source = measured_pace(config, source, diffusion)
+    minutes = config.train.minutes
+    steps = cluster.on_first_process(lambda: fitting_steps(minutes, pace, began))
+    say(f"{minutes:g} minutes: {steps:,} steps at {pace.step_seconds:.3g} s per step")
+    return steps, source
+
+
+def _claim(
+    workdir: Path, config: Config, source: Source, stack: ExitStack, warn: Say
+) -> int | None:
+    """Lock the folder; return the step to resume after, None if the run has saved nothing."""
+    stack.callback(folder.lock(workdir).close)
+    saved = workdir / "checkpoints"
+    steps = step_folders.complete(saved)
+    if not steps:
+        return None
+    folder.check_same(workdir, config, source.spec, source.size)
+    done = step_folders.newest_good(saved, warn)
+    if done is None:
+        raise UserError(
+            f"every checkpoint in {saved} is damaged ({', '.join(map(str, steps))}); "
+            "restore one, or choose another --workdir"
+        )
+    return done
+
+
+def _begin(
+    workdir: Path, config: Config, source: Source, done: int | None, paced: int | None
+) -> None:
+    step_folders.set_aside(workdir / "checkpoints", done)
+    folder.begin(workdir, config, source.spec, source.size, done or 0, paced)
+
+
+def plan(config: Config) -> LoopPlan:
+    """Return the loop's number of steps and its intervals."""
+    part = config.train
+    every = part.log_every, part.save_every, part.sample_every
+    return LoopPlan(part.steps, part.batch_size, *every, part.max_skipped)
+
+
+def _keep(config: Config) -> step_folders.Keep:
+    part = config.train
+    return step_folders.Keep(part.keep, part.keep_every, part.keep_best)
+
+
+def _display(
+    config: Config,
+    workdir: Path,
+    diffusion: build.Diffusion,
+    done: int,
+    progress: bool,
+    warn: Say,
+    stack: ExitStack,
+) -> dict:
+    """Make the hooks that show and record the run; `stack` closes those that must be closed."""
+    first = cluster.is_first()
+    metrics = None
+    if first:
+        if not events_available():
+            warn("no TensorBoard events: package 'tensorboardX' is missing; pip install it")
+        metrics = MetricsWriter(workdir, done, config.train.log_every)
+        stack.callback(metrics.close)
+    report = TrainingProgress(config.train.steps, done, quiet=not (first and progress))
+    stack.callback(report.close)
+    profiler = Profiler(workdir / "profile", *(profiled_steps(config) if first else (0, 0)))
+    stack.callback(profiler.close)
+    draw = make_draw(config, diffusion, workdir / "samples")
+    return {
+        "metrics": metrics,
+        "sample": draw if first else lambda *_: None,
+        "report": report,
+        "profiler": profiler,
+    }
+
+
+def _first_line(config: Config, size: int, diffusion: build.Diffusion, params) -> str:
+    h, w, c = diffusion.data.shape
+    count, processes = jax.device_count(), jax.process_count()
+    kind = jax.devices()[0].device_kind
+    return (
+        f"devices: {count} x {kind} ({config.parallel}"
+        f"{f', {processes} processes' if processes > 1 else ''}) | "
+        f"parameters: {parameter_count(params):,} | "
+        f"data: {config.data.name}, {size:,} images {h}x{w}x{c} "
+        f"in {diffusion.data.levels} levels | "
+        f"batch per device: {config.train.batch_size // count}"
+    )
