@@ -24,6 +24,8 @@ jax.config.update("jax_default_matmul_precision", "highest")
 # The slowest files, most of which train or start processes. They come first, so that in the end no
 # worker is left alone with a long file; `make test-fast` leaves them out.
 LONG = (
+    "test_plugins",
+    "test_run",
     "test_commands",
     "test_cluster",
     "test_faults",

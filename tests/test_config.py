@@ -189,7 +189,7 @@ def test_a_missing_or_broken_file_is_one_line(tmp_path):
 
 def test_a_file_with_other_keys_is_refused(tmp_path):
     own = tmp_path / "own.py"
-    start = "from diffusion_jax.configuration import load\ndef get_config():\n    config = load('default')\n"
+    start = "import diffusion_jax as dj\ndef get_config():\n    config = dj.config('default')\n"
     own.write_text(start + "    config.train.stepz = 5\n    return config\n")
     with pytest.raises(UserError, match=r"own.py failed: AttributeError: .*stepz") as caught:
         load(str(own), [])

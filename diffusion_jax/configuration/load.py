@@ -49,7 +49,7 @@ def load(spec: str, overrides: Iterable[tuple[str, str]] = ()) -> Config:
     return config.lock()
 
 
-def config(spec: str, **changes: Any) -> Config:
+def config(spec: str | Config, **changes: Any) -> Config:
     """Return a configuration with some values changed.
 
     `config("digits:conditional", seed=1, model={"channels": 16})`: keys of the top level by name,
@@ -57,13 +57,13 @@ def config(spec: str, **changes: Any) -> Config:
 
     Args:
         spec: name of a shipped configuration, or path of a Python file, each with `:variant` if
-            wanted.
+            wanted; or a configuration.
         changes: the values to change.
 
     Raises:
         UserError: there is no such configuration, a key is unknown, or a value is wrong.
     """
-    new = changed(load(spec), changes)
+    new = changed(load(spec) if isinstance(spec, str) else spec, changes)
     check(new)
     return new
 
