@@ -7,7 +7,8 @@ PY := $(VENV)/bin/python
 PEERS := $(VENV)-peers
 
 .DEFAULT_GOAL := help
-.PHONY: help train test test-fast faults lint types peers parity bench accelerator-check docs notebook lock
+.PHONY: help train test test-fast faults lint types peers parity bench accelerator-check docs notebook \
+	wheel lock
 
 help:
 	@echo "make train   train the digits and sample from them (about 4 minutes on 2 CPU cores)"
@@ -18,6 +19,7 @@ help:
 	@echo "make bench   time everything beside PyTorch's networks, on the digits (about 20 minutes)"
 	@echo "make accelerator-check   rehearse on the CPU what benchmarks.accelerator measures (under 4 minutes)"
 	@echo "make peers   install what parity and bench compare with"
+	@echo "make wheel   build the wheel and use it in an empty environment (about 2 minutes)"
 	@echo "make docs    write docs/configuration.md anew from the code"
 	@echo "make lint    ruff;  make types: pyright;  make notebook: run it small;  make lock: renew the lock"
 
@@ -72,6 +74,22 @@ docs: $(VENV)/ready
 notebook: $(VENV)/tools
 	@runs=$$(mktemp -d); SMALL=1 RUNS=$$runs $(VENV)/bin/jupyter-execute \
 		colab/quickstart.ipynb --output=$$runs/executed.ipynb; status=$$?; rm -rf $$runs; exit $$status
+
+# The wheel alone, in an empty environment and an empty folder, as after `pip install`.
+TINY = --config.train.steps=4 --config.train.batch_size=8 --config.model.channels=8 \
+	--config.schedule.steps=20 --config.train.sample_every=2
+wheel:
+	@new=$$(mktemp -d); trap 'rm -rf "$$new"' EXIT; set -e; \
+	$(PYTHON) -m venv "$$new/env"; pip="$$new/env/bin/pip --quiet --disable-pip-version-check"; \
+	rm -rf build; $$pip wheel --no-deps --wheel-dir "$$new" .; \
+	$$pip install --constraint requirements.lock "$$new"/*.whl; \
+	mkdir "$$new/empty"; cd "$$new/empty"; dj="$$new/env/bin/diffusion-jax"; \
+	$$dj train $(TINY); \
+	$$dj train --config=digits:conditional $(TINY) --dry_run; \
+	$$dj sample --workdir=runs/digits --num=4 --steps=5; \
+	$$dj evaluate --workdir=runs/digits --num=4; \
+	"$$new/env/bin/python" -m diffusion_jax train --list; \
+	"$$new/env/bin/python" -c "import diffusion_jax as dj; print(dj.load('runs/digits').sample(2, steps=3).shape)"
 
 lock: $(VENV)/tools
 	$(VENV)/bin/uv pip compile --universal --python-version 3.11 --upgrade --no-annotate \

@@ -153,7 +153,7 @@ def test_without_config_the_digits_are_trained(tmp_path):
     command = [train(tmp_path)[0], str(ROOT / "train.py"), f"--workdir={tmp_path / 'run'}"]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     assert process.stdout
-    assert "no --config given: training configs/digits.py" in process.stdout.readline()
+    assert "no --config given: training the config 'digits'" in process.stdout.readline()
     process.kill()
     process.communicate()
 
@@ -161,7 +161,10 @@ def test_without_config_the_digits_are_trained(tmp_path):
 BAD = {
     "misspelt key": (train("W", train__stpes=3), "the nearest is 'train.steps'"),
     "wrong type": (train("W", train__steps="x"), "expected an integer"),
-    "no config file": ([*train("W")[:2], "--config=no.py"], "no config file no.py"),
+    "no config file": (
+        [*train("W")[:2], "--config=no.py"],
+        "no config 'no.py'; give the path of a Python file, or one of: celeba64",
+    ),
     "unknown data set": (train("W", data__name="digitz"), "unknown data set 'digitz'; known: "),
     "unknown schedule": (train("W", schedule__name="x"), "config.schedule.name 'x'; known: "),
     "unknown prediction": (train("W", prediction="x"), "config.prediction 'x'; known: "),

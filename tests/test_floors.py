@@ -1,6 +1,7 @@
 """The house: a file imports only from floors below its own, so data flows one way."""
 
 import ast
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -78,3 +79,23 @@ def test_core_knows_only_jax_and_numpy():
         if room(path) == "core":
             outside = {name.split(".")[0] for name in imports(path)} - {"diffusion_jax"}
             assert outside <= allowed, path.name
+
+
+def test_a_wheel_holds_every_room_and_the_configurations():
+    project = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text())
+    rooms = {f"diffusion_jax.{path.parent.name}" for path in PACKAGE.glob("*/__init__.py")}
+    packed = set(project["tool"]["setuptools"]["packages"])
+    assert packed == {"diffusion_jax", "diffusion_jax.configs", *rooms}
+
+
+BENCHMARKS = sorted((PACKAGE.parent / "benchmarks").rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", [*FILES, *BENCHMARKS], ids=lambda p: f"{p.parent.name}/{p.name}")
+def test_only_commands_import_commands(path):
+    if room_of(path) not in ("commands", "__main__"):
+        assert not [name for name in imports(path) if name.startswith("diffusion_jax.commands")]
+
+
+def room_of(path: Path) -> str:
+    return room(path) if path.is_relative_to(PACKAGE) else "benchmarks"

@@ -1,6 +1,5 @@
 """Run commands, and save results with where and with what they were measured."""
 
-import argparse
 import json
 import os
 import platform
@@ -70,11 +69,7 @@ def run(
 
 def parser(name: str, description: str | None) -> Parser:
     """Make the parser of `python -m benchmarks.NAME`, which knows `--out`."""
-    made = Parser(
-        prog=f"python -m benchmarks.{name}",
-        description=description,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    made = Parser(prog=f"python -m benchmarks.{name}", description=description)
     made.add_argument("--out", type=_writable, help="write the result to this JSON file too")
     return made
 

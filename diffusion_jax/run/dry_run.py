@@ -40,7 +40,7 @@ def dry_run(config: Config, workdir: Path) -> None:
     print(_parameters(diffusion), flush=True)
     prepared = read_and_compile(config, source, training, fresh=True)
     needed = needed_bytes(prepared.parallel.step)
-    _check_memory(config, needed, free_bytes(jax.local_devices()))
+    check_memory(config, needed, free_bytes(jax.local_devices()))
     print(f"compiled in {prepared.compile_seconds:.1f} s")
     print(_step(prepared.parallel.step, needed), flush=True)
     seconds = seconds_per_step(config, source, prepared)
@@ -59,7 +59,8 @@ def needed_bytes(program: Any) -> int:
     return held + memory.temp_size_in_bytes
 
 
-def _check_memory(config: Config, needed: int, free: float) -> None:
+def check_memory(config: Config, needed: int, free: float) -> None:
+    """Raise a `UserError` if a step needs more memory per device than is free, in bytes."""
     if needed <= free:
         return
     part = config.train
