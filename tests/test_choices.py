@@ -88,7 +88,7 @@ def test_a_dry_run_refuses_what_training_would(tmp_path):
 
 
 def test_a_step_that_does_not_fit_is_refused_before_it_runs(tmp_path):
-    """Half a million images at once: the program is compiled, and its memory known, but never run."""
+    """Half a million images at once: compiled, so that its memory is known, but never run."""
     big = flags(train__batch_size=2**19, model__channels=64)
     done = run_inside([sys.executable, str(ROOT / "train.py"), "--dry_run", *big])
     assert done.returncode == 2
