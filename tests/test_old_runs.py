@@ -4,6 +4,7 @@
 """
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -17,7 +18,8 @@ from diffusion_jax.configuration.check import check
 from diffusion_jax.configuration.keys import DECLARED, Key, keys
 from diffusion_jax.run import folder as run_folder
 
-RUNS = sorted((Path(__file__).parent / "data").glob("run_*"))
+DATA = Path(__file__).parent / "data"
+RUNS = sorted(DATA.glob("run_*"))
 
 pytestmark = pytest.mark.usefixtures("hurried_compiler")
 
@@ -66,3 +68,17 @@ def test_what_an_old_run_lacks_means_as_it_was(old_run, monkeypatch):
     again = run_folder.read(old_run).config
     assert again.train.new == 7
     assert configuration.deviations(again) == identity
+
+
+def test_a_folder_of_samples_that_an_old_version_began_is_continued(tmp_path):
+    """`data/samples_0.1.0` is one, `sample.py --num=1 --steps=5`; newer keys do not matter."""
+    folder, run = tmp_path / "samples", DATA / "run_0.1.0"
+    shutil.copytree(DATA / "samples_0.1.0", folder)
+    first = (folder / "000000.png").read_bytes()
+    done = run_inside(sample(run, "--num=2", "--steps=5", f"--out={folder}/"))
+    assert done.returncode == 0, done.stderr
+    assert "1 images by ancestral" in done.stdout
+    assert (folder / "000001.png").is_file()
+    assert (folder / "000000.png").read_bytes() == first
+    done = run_inside(sample(run, "--num=2", "--steps=6", f"--out={folder}/"))
+    assert (done.returncode, "(steps differ)" in done.stderr) == (2, True)
