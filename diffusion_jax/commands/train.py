@@ -53,7 +53,9 @@ def main(arguments: list[str]) -> None:
     config, workdir = _configured(given, overrides)
     check(config)
     if given.dry_run:
-        return dry_run(config, workdir)
+        for line in dry_run(config, workdir):
+            print(line, flush=True)
+        return
     folder.check_writable(workdir)
     cluster.join(given.coordinator, given.num_processes, given.process_id)
     train_in_folder(config, workdir, progress=True, began=began)

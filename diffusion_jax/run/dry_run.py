@@ -1,5 +1,6 @@
 """What a training run would take: parameters, memory, time, disk; nothing is written."""
 
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,8 @@ from diffusion_jax.samplers.batch_size import free_bytes
 GIB, MIB = 2**30, 2**20
 
 
-def dry_run(config: Config, workdir: Path) -> None:
-    """Check everything that training would, compile and time the step, and print what it takes.
+def dry_run(config: Config, workdir: Path) -> Iterator[str]:
+    """Check what training would, compile and time the step, and yield what it takes, line by line.
 
     Raises:
         UserError: training would refuse the config or the folder, or a step does not fit into
@@ -36,17 +37,17 @@ def dry_run(config: Config, workdir: Path) -> None:
     diffusion = build.diffusion(config, source.spec)
     folder.check_same(workdir, config, source.spec, source.size)
     training = build.training(config, diffusion)
-    print(_data(config, source), flush=True)
-    print(_parameters(diffusion), flush=True)
+    yield _data(config, source)
+    yield _parameters(diffusion)
     prepared = read_and_compile(config, source, training, fresh=True)
     needed = needed_bytes(prepared.parallel.step)
     check_memory(config, needed, free_bytes(jax.local_devices()))
-    print(f"compiled in {prepared.compile_seconds:.1f} s")
-    print(_step(prepared.parallel.step, needed), flush=True)
+    yield f"compiled in {prepared.compile_seconds:.1f} s"
+    yield _step(prepared.parallel.step, needed)
     seconds = seconds_per_step(config, source, prepared)
     state = jax.tree.leaves(prepared.parallel.state)
-    print(f"checkpoint: {sum(a.size * a.dtype.itemsize for a in state) / MIB:.1f} MiB on disk")
-    print(_time(config, workdir, seconds))
+    yield f"checkpoint: {sum(a.size * a.dtype.itemsize for a in state) / MIB:.1f} MiB on disk"
+    yield _time(config, workdir, seconds)
 
 
 def needed_bytes(program: Any) -> int:
