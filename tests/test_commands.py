@@ -225,7 +225,7 @@ def test_a_damaged_config_is_named(text, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format": 99}, "config.json has format 99, this version of diffusion_jax knows 1 and"),
+        ({"format": 99}, "config.json has format 99, but this version of diffusion_jax knows only"),
         ({"config": {"train": {"later": 1}}}, "the run's config has the key 'train.later', which"),
     ],
 )

@@ -1,4 +1,4 @@
-"""The front door: what a command does, three lines of Python do, with the same bits."""
+"""The Python API: three lines of Python do what a command does, bit for bit."""
 
 import json
 import os
@@ -292,7 +292,7 @@ def test_arrays_that_do_not_fit_are_named(given, message):
 
 
 def test_images_that_use_few_levels_are_suspicious(test_split):
-    with pytest.warns(UserWarning, match="levels up to 16 of 0..255.*pass levels=17"):
+    with pytest.warns(UserWarning, match=r"only levels 0\.\.16 of 0..255.*pass levels=17"):
         next(dj.steps(settings(), test_split.images))
 
 

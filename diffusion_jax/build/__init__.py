@@ -1,6 +1,6 @@
 """From a configuration to functions: the only place where a name in a config becomes code.
 
-The configuration must have passed `config.check.check`.
+The configuration must have passed `configuration.check.check`.
 """
 
 from diffusion_jax.build.model import Diffusion, Guidance, about, diffusion, schedule, source

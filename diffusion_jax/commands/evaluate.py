@@ -98,7 +98,7 @@ def _parse(arguments: list[str]):
     parser.add_argument("--split", type=named, default="test", help="data split; default: test")
     parser.add_argument("--num", type=positive, help="only the first NUM images; default: all")
     parser.add_argument(
-        "--every", type=positive, default=1, help="draw one t from each EVERY steps; default: 1"
+        "--every", type=positive, default=1, help="draw one t per EVERY steps; default: 1"
     )
     parser.add_argument("--seed", type=seed, default=0, help="seed of the noise; default: 0")
     parser.add_argument(

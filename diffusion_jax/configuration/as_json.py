@@ -27,7 +27,7 @@ MAY_CHANGE = (
     "train.max_skipped",
     "train.steps",
 )
-# Keys whose default is not what runs meant that were written before the key was there.
+# Values for keys that old runs lack and whose present default differs from what those runs did.
 AS_IT_WAS: dict[str, Any] = {}
 RENAMED: dict[str, str] = {}  # old names of keys, with the new ones
 
@@ -71,7 +71,7 @@ def from_json(tree: dict) -> Config:
 def modernised(tree: dict) -> dict:
     """Translate the `to_json` of an older version: renamed keys, and keys that it lacks.
 
-    Missing keys get the values that mean "as it was".
+    Missing keys get the values that keep the old behaviour.
 
     Raises:
         UserError: it has a key that this version does not know.

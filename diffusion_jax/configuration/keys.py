@@ -169,8 +169,10 @@ DECLARED: dict[str, Key] = {
     ),
     "model.name": Key(NETWORK, "the network; the other keys of this group are its fields"),
     "optimizer.learning_rate": Key(2e-4, "largest learning rate", 0.0),
-    "optimizer.warmup_steps": Key(5000, "steps of the linear rise to it", 0, LARGEST),
-    "optimizer.decay": Key("constant", "what follows: no decay, or a cosine to 0 at `train.steps`"),
+    "optimizer.warmup_steps": Key(5000, "steps of the linear warm-up", 0, LARGEST),
+    "optimizer.decay": Key(
+        "constant", "after the warm-up: no decay, or a cosine to 0 at `train.steps`"
+    ),
     "optimizer.b1": Key(0.9, "Adam's decay of the mean gradient", 0.0, 0.999999),
     "optimizer.b2": Key(0.999, "Adam's decay of the mean squared gradient", 0.0, 0.9999999),
     "optimizer.eps": Key(1e-8, "Adam's epsilon", 0.0),
@@ -208,8 +210,8 @@ DECLARED: dict[str, Key] = {
     "sample.num": Key(64, "images in a grid during training", 1, 10**6),
     "sample.batch_size": Key(
         0,
-        "most images at once; 0 is up to 256 per device, 32 per CPU core. In `evaluate.py` the "
-        "number itself; 0 is 64",
+        "most images at once; 0 means up to 256 per device, 32 per CPU core. `evaluate.py` takes "
+        "exactly this many; 0 means 64",
         0,
         10**6,
     ),
@@ -218,11 +220,13 @@ DECLARED: dict[str, Key] = {
     "sample.sampler": Key("ancestral", "sampling method"),
     "sample.grid": Key("uniform", "spacing of the sampling steps in t, log-SNR or Karras's rho"),
     "sample.guidance": Key(
-        1.0, "classifier-free guidance: 1 is off, more exaggerates the class", 0.0, 1000.0
+        1.0, "classifier-free guidance: 1 is off, larger values emphasise the class", 0.0, 1000.0
     ),
     "sample.guidance_interval": Key(
-        (0.0, 1.0), "between which fractions of the time guidance acts", kind=tuple[float, ...]
+        (0.0, 1.0),
+        "guidance acts while t / (T - 1) lies between these two numbers",
+        kind=tuple[float, ...],
     ),
-    "sample.jump": Key(10, "for inpainting: moves that are repeated together", 1, 10**6),
-    "sample.repeats": Key(5, "for inpainting: how often they are taken", 1, 10**4),
+    "sample.jump": Key(10, "for inpainting: moves in a group that is repeated", 1, 10**6),
+    "sample.repeats": Key(5, "for inpainting: how often each group is taken", 1, 10**4),
 }

@@ -12,7 +12,7 @@ def entry(table: Mapping[str, Any], chosen: Any) -> Any:
 
 
 def keywords(function: Callable, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return those settings that the function has an argument with a default for."""
+    """Return the settings whose names are those of the function's arguments with defaults."""
     known = inspect.signature(function).parameters
     optional = {name for name, each in known.items() if each.default is not each.empty}
     return {name: value for name, value in settings.items() if name in optional}

@@ -1,1 +1,1 @@
-"""The front door: train, load, sample and evaluate runs from Python."""
+"""The Python API: train, load, sample and evaluate runs from Python."""

@@ -32,7 +32,7 @@ EXPECTED = "expected uint8 [n, h, w, c] or [n, h, w]"
 
 @dataclass(frozen=True, eq=False)
 class State:
-    """Training after some step; its arrays are gone once the next step is taken.
+    """The state after a step; its arrays become invalid when the next step is taken.
 
     whole: everything that training changes; its small parameters are packed into one array.
     """
@@ -102,7 +102,7 @@ def steps(
 
 
 def configured(config: str | Config, own_images: bool) -> Config:
-    """Load a configuration by name; that of a caller's own images names no data set."""
+    """Load a configuration by name; `own_images` replace its data set."""
     config = load(config) if isinstance(config, str) else config
     return changed(config, {"data": {"name": "arrays", "dir": ""}}) if own_images else config
 
@@ -145,8 +145,8 @@ def as_source(images: Any, labels: Any, levels: int) -> Source:
         raise UserError(f"levels is {levels}; it must be a whole number, 2 to 256")
     if 2 * int(given.max()) < levels - 1:
         warnings.warn(
-            f"the images use levels up to {given.max()} of 0..{levels - 1}; "
-            f"if these are all, pass levels={int(given.max()) + 1}",
+            f"the images use only levels 0..{given.max()} of 0..{levels - 1}; "
+            f"if no image can have a higher level, pass levels={int(given.max()) + 1}",
             stacklevel=4,
         )
     if labels is None:

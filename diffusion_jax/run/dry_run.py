@@ -24,7 +24,7 @@ GIB, MIB = 2**30, 2**20
 
 
 def dry_run(config: Config, workdir: Path) -> Iterator[str]:
-    """Check what training would, compile and time the step, and yield what it takes, line by line.
+    """Check what training checks, time the compiled step, and yield a run's cost line by line.
 
     Raises:
         UserError: training would refuse the config or the folder, or a step does not fit into

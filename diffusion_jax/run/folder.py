@@ -80,7 +80,7 @@ def check_same(folder: Path, config: Config, data: DataSpec, images: int) -> Non
     """Check that an existing run in `folder` has this configuration and data.
 
     Raises:
-        UserError: it is not.
+        UserError: it differs.
     """
     path = folder / "config.json"
     if not path.exists():
@@ -200,8 +200,8 @@ def _read(path: Path) -> dict:
         counted = paced is None or (type(paced) is int and paced > 0)
         if type(form := record.get("format", 0)) is int and form > FORMAT:
             raise UserError(
-                f"{path} has format {form}, this version of diffusion_jax knows {FORMAT} and older "
-                "ones; install a newer version"
+                f"{path} has format {form}, but this version of diffusion_jax knows only formats "
+                f"up to {FORMAT}; install a newer version"
             )
         if whole and counted and _is_spec(record["data"]):
             check_plugins(configuration.flatten(record["config"]), plugins, path.parent)

@@ -53,7 +53,7 @@ def measures(
     """Return the measures of an evaluation: the bound, and what else is asked for.
 
     Args:
-        every: draw one t from each so many steps.
+        every: draw one t from each group of this many steps.
         trajectory: also the bound from whole trajectories.
         ode: also the likelihood by the probability-flow ODE, in this number of steps.
     """
@@ -146,7 +146,9 @@ def as_dataset(run: "Run", images: Any, labels: Any) -> Dataset:
             f"images have levels {given.min()}..{given.max()}; the run's data had 0..{highest}"
         )
     if classes and labels is None:
-        raise UserError(f"labels are missing: the network has {classes} classes")
+        raise UserError(
+            f"labels are missing: the network has {classes} classes; pass labels, one per image"
+        )
     given_labels = np.zeros(len(given), np.int32) if labels is None else np.asarray(labels)
     if given_labels.dtype.kind not in "iu" or given_labels.shape != given.shape[:1]:
         raise UserError(

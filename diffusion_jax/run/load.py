@@ -35,7 +35,7 @@ def load(
         step: the checkpoint; by default the newest intact one.
         raw: load the parameters themselves instead of their average.
         plugins: files that define the functions the run's config names, if they are your own.
-        progress: print warnings of damaged checkpoints instead of raising Python's warnings.
+        progress: print warnings about damaged checkpoints instead of using Python's `warnings`.
 
     Raises:
         UserError: the folder holds no run, or one of a newer version, or its files are damaged.

@@ -34,7 +34,7 @@ def measured_pace(config, source: Source, diffusion: build.Diffusion) -> tuple[P
     Returns:
         The pace, and the source, whose images are now in memory unless streamed.
     """
-    # A length that no other run had, so that the compilation cache does not have the program.
+    # A number of steps that no other run had, so the program is not in the compilation cache.
     length = cluster.on_first_process(lambda: config.train.steps + time.time_ns() % 1_000_003)
     training = build.training(stretched(config, length), diffusion)
     prepared = read_and_compile(config, source, training, fresh=True)

@@ -13,9 +13,9 @@ Say = Callable[[str], None]
 
 
 def output(progress: bool) -> tuple[Say, Say]:
-    """Return `(say, warn)`: they print on the first process; without progress, say is silent.
+    """Return `(say, warn)`, which print a line and a warning.
 
-    Without progress, warnings are Python's.
+    Without `progress`, `say` is silent and `warn` issues Python warnings.
     """
     if not progress:
         return (lambda line: None), (lambda line: warnings.warn(line, stacklevel=3))

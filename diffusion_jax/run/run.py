@@ -131,7 +131,7 @@ class Run:
         Args:
             images: integer levels `[n, h, w, c]`, as the data set has them (0..16 for the digits).
             labels: integers `[n]`, needed if the network is conditional.
-            every: draw one t from each so many steps; 1 computes all terms.
+            every: draw one t from each group of this many steps; 1 computes all terms.
             batch_size: images at once; by default `config.sample.batch_size`, or 64 if that is 0.
             progress: show the progress.
 
@@ -160,7 +160,7 @@ class Run:
     def denoise(self, x_t: Any, t: Any, label: Any = None) -> Denoised:
         """Estimate the clean image and the noise in x_t = signal_t x0 + noise_t eps.
 
-        A pure function, which `jax.jit`, `jax.grad` and `jax.vmap` take. To differentiate with
+        A pure function that works with `jax.jit`, `jax.grad` and `jax.vmap`. To differentiate with
         respect to the parameters, use `run.diffusion.denoise(params, label, clip)(x_t, t)`.
 
         Args:
@@ -205,7 +205,7 @@ class Run:
         return self.with_config(changed(self.config, changes))
 
     def with_config(self, config: Config) -> "Run":
-        """Return the run with a configuration that differs as in `configured`."""
+        """Return the run with this configuration; `configured` lists what may differ."""
         check(config)
         old, new = flatten(to_json(self.config)), flatten(to_json(config))
         different = [key for key in new if new[key] != old.get(key)]

@@ -47,7 +47,7 @@ def steering(
     known: Any,
     mask: Any,
 ) -> Steering | None:
-    """Check what `Run.sample` was given, and bring its images to [-1, 1]; None if nothing was."""
+    """Check arguments of `Run.sample` and scale images to [-1, 1]; None if no argument is given."""
     if all(each is None for each in (label, source, strength, known, mask)):
         return None
     if (known is None) != (mask is None):
