@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from diffusion_jax.core.process import DECODERS, VARIANCES
     from diffusion_jax.core.schedules import SCHEDULES
     from diffusion_jax.core.timesteps import TIMESTEPS
-    from diffusion_jax.errors import UserError
+    from diffusion_jax.errors import Diverged, Stopped, Unsaved, UserError
     from diffusion_jax.models.network import MODELS
-    from diffusion_jax.run.arrays import load_data, steps
     from diffusion_jax.run.load import load
     from diffusion_jax.run.run import Run
+    from diffusion_jax.run.steps import load_data, steps
     from diffusion_jax.run.train import train
     from diffusion_jax.samplers.grids import GRIDS
     from diffusion_jax.samplers.sample import SAMPLERS
@@ -43,7 +43,10 @@ __all__ = [
     "TIMESTEPS",
     "VARIANCES",
     "WEIGHTS",
+    "Diverged",
     "Run",
+    "Stopped",
+    "Unsaved",
     "UserError",
     "config",
     "load",
@@ -60,9 +63,9 @@ _HOMES = {
     "core.process": ("DECODERS", "VARIANCES"),
     "core.schedules": ("SCHEDULES",),
     "core.timesteps": ("TIMESTEPS",),
-    "errors": ("UserError",),
+    "errors": ("Diverged", "Stopped", "Unsaved", "UserError"),
     "models.network": ("MODELS",),
-    "run.arrays": ("load_data", "steps"),
+    "run.steps": ("load_data", "steps"),
     "run.load": ("load",),
     "run.run": ("Run",),
     "run.train": ("train",),

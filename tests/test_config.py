@@ -1,9 +1,11 @@
 """Configurations: locked, typed, and the same after a round trip through JSON."""
 
 import copy
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import flax.linen as nn
 import numpy as np
 import pytest
 
@@ -24,7 +26,7 @@ from diffusion_jax.configuration import (
 )
 from diffusion_jax.configuration.check import check
 from diffusion_jax.configuration.keys import Key, keys
-from diffusion_jax.configuration.tables import TABLES, chosen
+from diffusion_jax.configuration.tables import TABLES, chosen, chosen_network
 from diffusion_jax.data.dataset import DataSpec
 from diffusion_jax.errors import UserError
 
@@ -72,13 +74,17 @@ def test_an_argument_with_a_default_is_a_key(monkeypatch):
     """Of any table; its type is its annotation, its meaning its line in the docstring."""
     before = keys()
     monkeypatch.setitem(TABLES["sample.grid"], "leaning", leaning)
-    added = {name: key for name, key in keys().items() if name not in before}
+    assert keys() == before  # unless it is chosen
+    after = keys({"sample.grid": "leaning"})
+    added = {name: key for name, key in after.items() if name not in before}
     assert added == {
         "sample.tilt": Key(0.5, "how far it leans.", kind=float, users=("leaning",)),
         "sample.knots": Key((1, 2), "where it bends.", kind=tuple[int, ...], users=("leaning",)),
     }
     settings = config("digits", sample={"grid": "leaning", "knots": [3, 4]})
     assert chosen(settings, "sample.grid").keywords == {"tilt": 0.5, "knots": (3, 4)}
+    assert from_json(to_json(settings)) == settings
+    assert changed(settings, {"sample": {"grid": "uniform"}}) == config("digits")
 
 
 def test_an_argument_that_is_another_key_is_refused(monkeypatch):
@@ -92,7 +98,63 @@ def test_an_argument_that_is_another_key_is_refused(monkeypatch):
         with monkeypatch.context() as patch:
             patch.setitem(TABLES["sample.grid"], "mine", function)
             with pytest.raises(UserError, match=f"'mine': config.sample.{name} is another key"):
-                keys()
+                keys({"sample.grid": "mine"})
+
+
+def test_a_function_of_ones_own_leaves_other_configurations_alone(monkeypatch):
+    """What was made before it was registered stays valid, and what is made after lacks its keys."""
+    before = config("digits")
+    monkeypatch.setitem(TABLES["sample.grid"], "leaning", leaning)
+    check(before)
+    assert changed(before, {}) == before == config("digits")
+    assert changed(before, {"sample": {"tilt": 1.0, "grid": "leaning"}}).sample.tilt == 1.0
+    loaded = load(DIGITS, [("sample.tilt", "2"), ("sample.grid", "leaning")])
+    assert (loaded.sample.tilt, loaded.sample.knots) == (2.0, (1, 2))
+
+
+def test_bound_functions_and_supplied_arguments(monkeypatch):
+    """Entries may be partials, and may have defaults for what the caller supplies."""
+
+    def own(steps: int = 7, levels: int = 3, tilt: float = 0.5):
+        """Build it.
+
+        Args:
+            tilt: how far.
+        """
+        return steps, levels, tilt
+
+    monkeypatch.setitem(TABLES["schedule.name"], "own", functools.partial(own, tilt=0.25))
+    settings = config("digits", schedule={"name": "own", "steps": 10})
+    assert settings.schedule.tilt == 0.25
+    assert chosen(settings, "schedule.name", steps=10, levels=17)() == (10, 17, 0.25)
+
+
+class Field(nn.Module):
+    """A network with fields that no configuration can hold."""
+
+    out_channels: int = 3
+    classes: int = 0
+    width: int = 8
+    dropout: float = 0.5
+    activation: Callable = nn.relu
+
+
+class Needy(nn.Module):
+    """A network with a field that it is never given."""
+
+    depth: int
+
+
+def test_fields_of_another_network(monkeypatch):
+    monkeypatch.setitem(TABLES["model.name"], "field", Field)
+    monkeypatch.setitem(TABLES["model.name"], "needy", Needy)
+    labelled = config("digits:conditional", model={"name": "field", "width": 4})
+    assert labelled.model.to_dict() == {"name": "field", "classes": 10, "width": 4, "dropout": 0.5}
+    assert chosen_network(labelled, out_channels=2).out_channels == 2
+    with pytest.raises(UserError, match=r"'needy' cannot be made: .*'depth'; give each .* default"):
+        config("digits", model={"name": "needy"})
+    back = changed(labelled, {"model": {"name": "unet"}})
+    assert (back.model.classes, back.model.channels) == (10, 128)
 
 
 @pytest.mark.parametrize("key", TABLES)
@@ -113,7 +175,7 @@ def test_every_table_reads_arguments_by_signature(key, monkeypatch):
     new = config("default").copy_and_resolve_references()
     new = changed(new, {group: changes} if group else changes)
     override(new, f"{group}.strength_of_mine".removeprefix("."), "2")
-    assert chosen(new, key, label=3)(7) == ((7,), 2.0)
+    assert chosen(new, key)(7) == ((7,), 2.0)
 
 
 def test_older_configs_are_translated(monkeypatch):

@@ -3,6 +3,7 @@
 `data/run_VERSION` holds a tiny run of each (`tiny.flags(train__steps=3)`), without events and lock.
 """
 
+import io
 import json
 import shutil
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from tiny import ROOT, flags, run_inside, sample
 
 from diffusion_jax import configuration
@@ -20,6 +22,7 @@ from diffusion_jax.run import folder as run_folder
 
 DATA = Path(__file__).parent / "data"
 RUNS = sorted(DATA.glob("run_*"))
+BITS = {"run_0.1.0": 5.09644482}  # of 4 test images, as the version that wrote it said
 
 pytestmark = pytest.mark.usefixtures("hurried_compiler")
 
@@ -27,7 +30,7 @@ pytestmark = pytest.mark.usefixtures("hurried_compiler")
 @pytest.fixture(params=RUNS, ids=lambda path: path.name)
 def old_run(request, tmp_path):
     """A copy, as it was written."""
-    to = tmp_path / "run"
+    to = tmp_path / request.param.name
     for path in request.param.rglob("*"):
         if path.is_file():
             copy = to / path.relative_to(request.param)
@@ -41,8 +44,10 @@ def test_an_old_run_samples_and_evaluates(old_run, tmp_path):
     assert done.returncode == 0, done.stderr
     assert np.load(tmp_path / "x.npz")["arr_0"].shape == (2, 8, 8, 1)
     command = [sys.executable, str(ROOT / "evaluate.py"), f"--workdir={old_run}", "--num=4"]
-    done = run_inside(command)
+    done = run_inside([*command, f"--out={tmp_path / 'report.json'}"])
     assert done.returncode == 0, done.stderr
+    total = json.loads((tmp_path / "report.json").read_text())["bits_per_dim"]["total"]["mean"]
+    assert total == pytest.approx(BITS[old_run.name], rel=1e-4)
 
 
 def test_an_old_run_resumes(old_run):
@@ -80,5 +85,10 @@ def test_a_folder_of_samples_that_an_old_version_began_is_continued(tmp_path):
     assert "1 images by ancestral" in done.stdout
     assert (folder / "000001.png").is_file()
     assert (folder / "000000.png").read_bytes() == first
+    (folder / "000000.png").unlink()
+    run_inside(sample(run, "--num=2", "--steps=5", f"--out={folder}/"))
+    both = io.BytesIO(first), folder / "000000.png"
+    before, again = (np.asarray(Image.open(file), int) for file in both)
+    np.testing.assert_allclose(again, before, atol=1)
     done = run_inside(sample(run, "--num=2", "--steps=6", f"--out={folder}/"))
     assert (done.returncode, "(steps differ)" in done.stderr) == (2, True)

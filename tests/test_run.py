@@ -10,12 +10,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 from tiny import ROOT, run_inside, sample, settings, train
 
 import diffusion_jax as dj
+from diffusion_jax import build
 from diffusion_jax.core.predictions import Denoised
-from diffusion_jax.data.dataset import Dataset
-from diffusion_jax.errors import Diverged
+from diffusion_jax.data.dataset import Dataset, DataSpec
 
 pytestmark = pytest.mark.usefixtures("hurried_compiler")
 
@@ -79,8 +80,9 @@ def test_a_run_without_optimiser_state_samples_and_evaluates(run, folder, test_s
     np.testing.assert_array_equal(theirs.sample(2, steps=5), run.sample(2, steps=5))
     few = test_split.images[:2]
     assert theirs.bits_per_dim(few).mean == run.bits_per_dim(few).mean
-    with pytest.raises(dj.UserError, match=r"optimiser state .* is missing"):
-        dj.load(copy, step=6, raw=True)
+    for step in (None, 6):
+        with pytest.raises(dj.UserError, match=r"optimiser state .* is missing"):
+            dj.load(copy, step=step, raw=True)
     done = run_inside(train(copy, train__steps=8))
     assert done.returncode == 2
     assert "its optimiser state (state/) is missing, so training cannot resume" in done.stderr
@@ -122,6 +124,25 @@ def test_the_images_are_those_of_the_command(run, folder, tmp_path, given, argum
     np.testing.assert_array_equal(images, np.load(tmp_path / "x.npz")["arr_0"])
 
 
+def test_numpys_numbers_are_numbers(run):
+    np.testing.assert_array_equal(run.sample(np.int64(2), seed=np.uint8(1)), run.sample(2, seed=1))
+
+
+def test_steered_images_are_those_of_the_command(run, folder, tmp_path):
+    image, mask = run.sample(1, seed=9)[0], np.zeros((8, 8), bool)
+    mask[:4] = True
+    Image.fromarray(image[..., 0]).save(tmp_path / "image.png")
+    Image.fromarray(mask).save(tmp_path / "mask.png")
+    for given, arguments in (
+        ({"source": image, "strength": 0.5}, ("--from={}/image.png", "--strength=0.5")),
+        ({"known": image, "mask": mask}, ("--inpaint={}/image.png", "--mask={}/mask.png")),
+    ):
+        flags = [each.format(tmp_path) for each in arguments]
+        done = run_inside(sample(folder, "--num=2", f"--out={tmp_path / 'x.npz'}", *flags))
+        assert done.returncode == 0, done.stderr
+        np.testing.assert_array_equal(run.sample(2, **given), np.load(tmp_path / "x.npz")["arr_0"])
+
+
 def test_steering_takes_images(run):
     image = run.sample(1)[0]
     mask = np.zeros((8, 8), bool)
@@ -145,11 +166,25 @@ def test_steering_takes_images(run):
         ({"mask": np.zeros((8, 8), bool)}, "known and mask belong together"),
         ({"source": np.zeros((8, 8, 1))}, r"source is float64 \[8, 8, 1\]; expected a uint8 image"),
         ({"strength": 0.5}, "strength is the noise added to source"),
+        ({"eta": 0.5}, "config.sample.eta has no effect here; it is for 'ddim'"),
+        (
+            {"rho": 5.0, "sampler": "edm"},
+            "config.sample.rho has no effect here; it is for 'karras'",
+        ),
     ],
 )
 def test_bad_arguments_of_sample_are_one_line(run, given, message):
     with pytest.raises(dj.UserError, match=message):
         run.sample(**{"num": 1, **given})
+
+
+def test_steps_are_those_of_the_schedule_itself():
+    """A list of betas says how many there are, whatever `schedule.steps` is."""
+    config = settings(schedule__name="betas", schedule__betas="0.1,0.2,0.3")
+    diffusion = build.diffusion(config, DataSpec((8, 8, 1), 17, 10))
+    short = dj.Run(config, diffusion, diffusion.init(jax.random.key(0)), 0)
+    with pytest.raises(dj.UserError, match="steps is 4; the run has only 3 steps"):
+        short.sample(1, steps=4)
 
 
 # Likelihood
@@ -182,7 +217,7 @@ def test_the_bits_are_those_of_the_command(run, folder, test_split, tmp_path):
         (np.zeros((2, 9, 8, 1), np.uint8), None, r"expected .* uint8 \[n, 8, 8, 1\]"),
         (np.full((2, 8, 8, 1), 17, np.uint8), None, r"levels 17..17; the run's data had 0..16"),
         (np.zeros((0, 8, 8, 1), np.uint8), None, "holds no images"),
-        (np.zeros((2, 8, 8, 1), np.uint8), [1], r"labels are int64 \[1\]; expected integers \[2\]"),
+        (np.zeros((2, 8, 8, 1), np.uint8), [1], r"labels are int64 \[1\]; expected .*, \[2\]"),
     ],
 )
 def test_images_that_do_not_fit_are_named(run, images, labels, message):
@@ -215,10 +250,28 @@ def test_the_denoiser_splits_x_into_image_and_noise(run):
     )
     np.testing.assert_allclose(signal * x0 + noise * eps, x, atol=1e-4)
     assert isinstance(run.denoise(x, 7), Denoised)  # one t for all
+    own = run.diffusion.denoise(run.params, None, run.config.sample.clip)(x, t)
+    np.testing.assert_allclose(x0, own.x0, atol=1e-4)
+    np.testing.assert_allclose(run.denoise(x[1:2], 7).x0, x0[1:2], atol=1e-4)
     gradient = jax.jit(jax.grad(lambda x: run.denoise(x, t).x0.sum()))(x)
     assert gradient.shape == x.shape
-    with pytest.raises(dj.UserError, match=r"x_t is \[8, 8, 1\]; expected \[b, 8, 8, 1\]"):
-        run.denoise(x[0], 7)
+    traced = jax.jit(lambda x, t: run.denoise(x, t).x0)(x, t)
+    np.testing.assert_allclose(traced, x0, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("shape", "t", "message"),
+    [
+        ((8, 8, 1), 7, r"x_t is \[8, 8, 1\]; expected \[b, 8, 8, 1\]"),
+        ((2, 8, 8, 1), 0.9, r"t is float32 \[\]; expected integers 0..19, one or \[2\]"),
+        ((2, 8, 8, 1), [1, 2, 3], r"t is int32 \[3\]; expected integers"),
+        ((2, 8, 8, 1), [3, 20], r"t is 3..20; the run's steps are 0..19"),
+        ((2, 8, 8, 1), -1, r"t is -1..-1; the run's steps"),
+    ],
+)
+def test_bad_arguments_of_denoise_are_one_line(run, shape, t, message):
+    with pytest.raises(dj.UserError, match=message):
+        run.denoise(np.zeros(shape), t)
 
 
 # Training
@@ -257,6 +310,12 @@ def test_arrays_in_memory_are_enough(test_split, capfd):
     assert run.bits_per_dim(images[:2], labels[:2]).per_image.shape == (2,)
     with pytest.raises(dj.UserError, match="labels are missing: the network has 10 classes"):
         run.bits_per_dim(images[:2])
+    with pytest.raises(dj.UserError, match=r"labels go up to 12; the network has classes 0..9"):
+        run.bits_per_dim(images[:2], [3, 12])
+    x = jax.random.normal(jax.random.key(0), (2, 8, 8, 1))
+    seven = run.diffusion.denoise(run.params, jax.numpy.array([7, 7]), True)(x, jnp.array([5, 5]))
+    np.testing.assert_allclose(run.denoise(x, 5, label=7).x0, seven.x0, atol=1e-4)
+    assert np.abs(run.denoise(x, 5).x0 - seven.x0).max() > 1e-4
     assert capfd.readouterr() == ("", "")
 
 
@@ -273,15 +332,16 @@ def test_a_run_on_arrays_resumes(test_split, tmp_path):
     ("given", "message"),
     [
         ({"images": np.zeros((4, 8, 8))}, r"images are float64 \[4, 8, 8\]; expected uint8"),
-        ({"images": np.zeros((0, 8, 8), np.uint8)}, "images are empty"),
+        ({"images": np.zeros((0, 8, 8), np.uint8)}, "holds no images"),
         ({"images": np.ones((4, 8, 8), np.uint8), "levels": 1}, "levels is 1"),
+        ({"labels": [1, 2]}, "labels and levels describe images: give images, too"),
         (
             {"images": np.ones((4, 8, 8), np.uint8), "levels": 2, "labels": [1.5] * 4},
             "labels are float64",
         ),
         (
             {"images": np.ones((4, 8, 8), np.uint8), "levels": 2, "labels": [0, -1, 0, 1]},
-            "labels -1..1",
+            "expected whole numbers >= 0",
         ),
         ({"images": np.full((4, 8, 8), 17, np.uint8), "levels": 17}, "outside the 17 levels"),
     ],
@@ -303,13 +363,25 @@ def test_divergence_is_an_exception():
         train__max_skipped=2,
         optimizer__warmup_steps=0,
     )
-    with pytest.raises(Diverged, match="try a lower config"):
+    with pytest.raises(dj.Diverged, match="try a lower config"):
+        dj.train(config)
+
+
+def test_divergence_in_the_last_steps_is_noticed():
+    config = settings(
+        optimizer__learning_rate="1e30",
+        train__steps=3,
+        train__max_skipped=1,
+        optimizer__warmup_steps=0,
+    )
+    with pytest.raises(dj.Diverged, match="1 updates in a row were not finite"):
         dj.train(config)
 
 
 INTERRUPTED = """
 import sys
 import diffusion_jax as dj
+from diffusion_jax import build
 from tiny import settings
 folder = sys.argv[1] or None
 run = dj.train(settings(train__steps=100000, train__save_every=0), folder, progress=True)

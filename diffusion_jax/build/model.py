@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from diffusion_jax.configuration import Config
-from diffusion_jax.configuration.tables import chosen, chosen_keywords
+from diffusion_jax.configuration.tables import chosen, chosen_keywords, chosen_network
 from diffusion_jax.core.predictions import Denoise, Prediction, denoiser, prediction
 from diffusion_jax.core.process import ReverseProcess, is_learned, reverse_process
 from diffusion_jax.core.schedules import Schedule
@@ -122,7 +122,7 @@ def diffusion(config: Config, data: DataSpec) -> Diffusion:
     except ValueError as error:
         raise UserError(f"config.schedule.steps is {noising.steps}: {error}") from error
     outputs = data.shape[-1] * (2 if is_learned(variance) else 1)
-    model = chosen(config, "model.name", out_channels=outputs)()
+    model = chosen_network(config, outputs)
     network.parameter_shapes(model, data.shape)  # refuses images of a size that does not fit
     output = _network(config.model.name, model, noising.steps, outputs)
     return Diffusion(data, noising, meaning, reverse, model, output)

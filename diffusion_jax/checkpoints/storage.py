@@ -175,6 +175,9 @@ class Checkpoints:
             found = step_folders.newest_good(self._folder, self._warn, averages_only)
         else:
             found = step
+        if found is None and known:
+            wrong = step_folders.damage(self._folder, known[-1], averages_only)
+            raise UserError(f"checkpoint {known[-1]} in {self._folder} is damaged: {wrong}")
         if found not in known:
             what = "no checkpoint" if step is None else f"no checkpoint of step {step}"
             there = f"there are: {', '.join(map(str, known))}" if known else "train first"

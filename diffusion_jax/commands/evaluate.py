@@ -33,10 +33,10 @@ from diffusion_jax.run import folder
 from diffusion_jax.run.likelihood import IMAGES_AT_ONCE, Results, evaluate, measures
 from diffusion_jax.run.load import load
 from diffusion_jax.run.progress import ImageProgress
-from diffusion_jax.run.run import Run
+from diffusion_jax.run.run import CHANGEABLE, Run
 
 # The config keys that an evaluation may change.
-MAY_DIFFER = ("data.dir", "variance", "decoder", "sample.clip")
+MAY_DIFFER = (*CHANGEABLE, "sample.clip")
 PLUGINS = "your own files that the run was trained with"
 EXAMPLES = """\
 examples:

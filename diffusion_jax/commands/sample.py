@@ -22,6 +22,7 @@ from diffusion_jax.command_line import (
 )
 from diffusion_jax.commands.outputs import open_output
 from diffusion_jax.configuration import Config, override, to_json
+from diffusion_jax.configuration.check import check_effect
 from diffusion_jax.data.decoding import read_image, read_mask
 from diffusion_jax.errors import UserError
 from diffusion_jax.evaluation.finished_batches import fingerprint
@@ -139,8 +140,8 @@ def _changed(config: Config, given, overrides: list[tuple[str, str]]) -> Config:
         value = getattr(given, flag)
         if value is not None:
             override(config, f"sample.{flag}", str(value))
-    if given.eta is not None and config.sample.sampler != "ddim":
-        raise UserError(f"--eta works with --sampler=ddim only, not with '{config.sample.sampler}'")
+    flags = [f"sample.{flag}" for flag in FLAGS if getattr(given, flag) is not None]
+    check_effect(config, [*flags, *(key for key, _ in overrides)])
     return config
 
 

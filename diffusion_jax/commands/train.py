@@ -52,6 +52,8 @@ def main(arguments: list[str]) -> None:
         return verify(given.workdir)
     config, workdir = _configured(given, overrides)
     check(config)
+    if given.dry_run and given.coordinator:
+        raise UserError("--dry_run looks at one process; leave --coordinator out")
     if given.dry_run:
         for line in dry_run(config, workdir):
             print(line, flush=True)

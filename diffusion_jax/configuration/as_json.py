@@ -6,7 +6,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from diffusion_jax.configuration.keys import NETWORK, Key, keys
+from diffusion_jax.configuration.keys import Key, keys
+from diffusion_jax.configuration.tables import names_of
 from diffusion_jax.errors import UserError
 
 Config = Any  # a ConfigDict, whose fields no type checker can know
@@ -77,7 +78,7 @@ def modernised(tree: dict) -> dict:
         UserError: it has a key that this version does not know.
     """
     values = {RENAMED.get(name, name): value for name, value in flatten(tree).items()}
-    known = keys(values.get("model.name", NETWORK))
+    known = keys(names_of(values))
     unknown = [name for name in values if name not in known]
     if unknown:
         raise UserError(
@@ -93,7 +94,7 @@ def deviations(config: Config) -> dict[str, Any]:
     They identify a configuration, also after keys were added.
     """
     flat = flatten(to_json(config))
-    defaults = _defaults(keys(config.model.name))
+    defaults = _defaults(keys(names_of(flat)))
     return {name: value for name, value in flat.items() if value != defaults[name]}
 
 

@@ -12,6 +12,7 @@ from ml_collections.config_dict import placeholder
 
 from diffusion_jax.configuration.as_json import Config, flatten
 from diffusion_jax.configuration.keys import Key, keys
+from diffusion_jax.configuration.tables import TABLES, names_of
 from diffusion_jax.errors import UserError
 
 
@@ -41,16 +42,29 @@ def changed(config: Config, changes: Mapping[str, Any]) -> Config:
         UserError: a key is unknown, or a value has the wrong type.
     """
     new = config.copy_and_resolve_references()
-    values = flatten(dict(changes))
-    for key in sorted(values, key=lambda key: key != "model.name"):  # the others depend on it
+    values = {key: value for key, value in flatten(_plain(changes)).items() if value != {}}
+    for key in names_first(values):
         group, leaf = _find(new, key)
         kind, value = group.get_type(leaf), values[key]
-        value = value.item() if hasattr(value, "item") else value  # a NumPy number
         try:
             _set(new, key, tuple(value) if isinstance(value, list) else value)
         except TypeError as error:
             raise UserError(f"config.{key} is {value!r:.50}; expected {describe(kind)}") from error
     return new
+
+
+def names_first(names: Iterable[str]) -> list[str]:
+    """Sort keys so that those which name a function come before the keys that are its arguments."""
+    return sorted(names, key=lambda name: name not in TABLES)
+
+
+def _plain(value: Any) -> Any:
+    """Turn configurations into dicts, and NumPy's numbers and arrays into Python's."""
+    if isinstance(value, ConfigDict):
+        value = value.to_dict()
+    if isinstance(value, Mapping):
+        return {key: _plain(inner) for key, inner in value.items()}
+    return value.tolist() if hasattr(value, "tolist") else value
 
 
 def _find(config: Config, key: str) -> tuple[Config, str]:
@@ -63,22 +77,42 @@ def _find(config: Config, key: str) -> tuple[Config, str]:
 
 
 def _set(config: Config, key: str, value: Any) -> None:
-    if key == "model.name" and value != config.model.name:
-        config.model = _network_keys(value, config.model)
-        return
     group, leaf = _find(config, key)
-    group[leaf] = value
+    if key not in TABLES or value == group[leaf] or value not in TABLES[key]:
+        group[leaf] = value
+        return
+    flat = flatten(config.to_dict())
+    before, after = keys(names_of(flat)), keys(names_of({**flat, key: value}))
+    with config.unlocked():
+        group[leaf] = value
+        for name, meant in after.items():
+            if name not in before or (key == "model.name" and _is_field(name, flat, before)):
+                _put(config, name, held(meant))
+        for name in before.keys() - after.keys():
+            inner, last = _find(config, name)
+            del inner[last]
 
 
-def _network_keys(network: str, before: Config) -> Config:
-    """Return the defaults of another network; it keeps the number of classes."""
-    fields = {
-        name.removeprefix("model."): held(key)
-        for name, key in keys(network).items()
-        if name.startswith("model.")
-    }
-    kept = {name: before[name] for name in ("classes",) if name in before and name in fields}
-    return ConfigDict({**fields, **kept, "name": network}).lock()
+def _is_field(name: str, flat: Mapping[str, Any], before: Mapping[str, Key]) -> bool:
+    """Return whether a key belongs to the network alone; a number of classes belongs to the run."""
+    if name == "model.classes":
+        return flat[name] == before[name].default
+    return name.startswith("model.") and name != "model.name"
+
+
+def _put(config: Config, key: str, value: Any) -> None:
+    *groups, leaf = key.split(".")
+    functools.reduce(lambda group, name: group[name], groups, config)[leaf] = value
+
+
+def completed(config: Config) -> Config:
+    """Add the arguments of the functions that a configuration names, if it lacks them."""
+    flat = flatten(config.to_dict())
+    with config.unlocked():
+        for name, key in keys(names_of(flat)).items():
+            if key.users and name not in flat:
+                _put(config, name, held(key))
+    return config
 
 
 def held(key: Key) -> Any:

@@ -1,12 +1,13 @@
 """Checks of a configuration, before anything is downloaded, read or compiled."""
 
 import math
+from collections.abc import Iterable
 from typing import Any, get_args, get_origin
 
 from diffusion_jax.configuration.as_json import Config, flatten
 from diffusion_jax.configuration.change import describe
-from diffusion_jax.configuration.keys import NETWORK, Key, keys
-from diffusion_jax.configuration.tables import TABLES, chosen
+from diffusion_jax.configuration.keys import Key, keys
+from diffusion_jax.configuration.tables import TABLES, chosen, chosen_network, names_of
 from diffusion_jax.core.process import is_learned
 from diffusion_jax.core.tables import bind
 from diffusion_jax.errors import UserError, unknown_name
@@ -20,7 +21,7 @@ def check(config: Config) -> None:
             lies outside its range.
     """
     values = flatten(config.to_dict())
-    known = keys(values.get("model.name", NETWORK))
+    known = keys(names_of(values))
     _check_types(values, known)
     for name, key in known.items():
         if key.names and values[name] not in key.names:
@@ -43,7 +44,26 @@ def check(config: Config) -> None:
     profiled_steps(config)
     if not config.name:
         raise UserError("config.name is empty; set it to a name for the run's folder")
-    chosen(config, "model.name", out_channels=1)()
+    chosen_network(config, out_channels=1)
+
+
+def check_effect(config: Config, given: Iterable[str]) -> None:
+    """Refuse settings that the functions chosen by a configuration do not take.
+
+    Args:
+        given: dotted keys that somebody has set.
+
+    Raises:
+        UserError: one has no effect.
+    """
+    flat = flatten(config.to_dict())
+    known = keys(names_of(flat))
+    chosen_names = {*names_of(flat).values()}
+    for name in given:
+        users = known[name].users
+        if users and not chosen_names & {*users}:
+            taken = ", ".join(f"'{user}'" for user in users)
+            raise UserError(f"config.{name} has no effect here; it is for {taken}; leave it out")
 
 
 def profiled_steps(config: Config) -> tuple[int, int]:
@@ -63,12 +83,12 @@ def profiled_steps(config: Config) -> tuple[int, int]:
 def _check_types(values: dict[str, Any], known: dict[str, Key]) -> None:
     for name, key in known.items():
         if name not in values:
-            raise UserError(f"the config lacks the key '{name}'; start from configs/default.py")
+            raise UserError(f"the config lacks the key '{name}'; start from the config 'default'")
         if not _is(values[name], key.type):
             text = f"{values[name]!r:.50}"
             raise UserError(f"config.{name} is {text}; expected {describe(key.type)}")
     for name in values.keys() - known.keys():
-        raise UserError(f"the config has an unknown key '{name}'; start from configs/default.py")
+        raise UserError(f"the config has an unknown key '{name}'; start from the config 'default'")
 
 
 def _check_range(name: str, value: float, low: float, high: float) -> None:

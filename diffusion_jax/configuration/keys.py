@@ -13,14 +13,13 @@ import math
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cache
+from types import MappingProxyType
 from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
 
-from diffusion_jax.configuration.tables import TABLES
+from diffusion_jax.configuration.tables import SUPPLIED, TABLES, defined_by_user
 from diffusion_jax.devices.sharding import MODES
 from diffusion_jax.errors import UserError, unknown_name
-from diffusion_jax.models.network import MODELS
 
-NETWORK = "unet"  # the default of model.name
 LARGEST = 2**31 - 1
 
 
@@ -47,8 +46,14 @@ class Key(NamedTuple):
         return self.kind or type(self.default)
 
 
-def keys(network: str = NETWORK) -> dict[str, Key]:
-    """Return all keys by dotted name; those of the group `model` are the fields of this network.
+def keys(names: Mapping[str, str] = MappingProxyType({})) -> dict[str, Key]:
+    """Return all keys by dotted name.
+
+    The arguments of all shipped functions are keys, whichever is chosen. Of networks and of users'
+    own functions, only those of the chosen one are.
+
+    Args:
+        names: what a configuration chooses, by the keys of `TABLES`; others have their defaults.
 
     Raises:
         UserError: there is no such network, or an argument has the name of another key.
@@ -56,20 +61,26 @@ def keys(network: str = NETWORK) -> dict[str, Key]:
     found = {
         name: key._replace(names=TABLES.get(name, key.names)) for name, key in DECLARED.items()
     }
-    for name, table in TABLES.items():
+    for name in TABLES:
         group = name.rpartition(".")[0]
-        for entry, function in _entries(table, network).items():
+        for entry, function in _entries(name, names.get(name, DECLARED[name].default)).items():
             for argument, key in _arguments(function).items():
-                _add(found, f"{group}.{argument}".removeprefix("."), key, entry)
+                if argument not in SUPPLIED.get(name, ()):
+                    _add(found, f"{group}.{argument}".removeprefix("."), key, entry)
     return found
 
 
-def _entries(table: Mapping[str, Callable], network: str) -> Mapping[str, Callable]:
-    if table is not MODELS:
-        return table
-    if network not in MODELS:
-        raise unknown_name("config.model.name", network, MODELS)
-    return {network: MODELS[network]}
+def _entries(name: str, chosen: str) -> dict[str, Callable]:
+    table = TABLES[name]
+    if name == "model.name":
+        if chosen not in table:
+            raise unknown_name("config.model.name", chosen, table)
+        return {chosen: table[chosen]}
+    return {
+        entry: function
+        for entry, function in table.items()
+        if entry == chosen or not defined_by_user(function)
+    }
 
 
 def _add(found: dict[str, Key], name: str, key: Key, entry: str) -> None:
@@ -86,7 +97,8 @@ def _arguments(function: Callable) -> dict[str, Key]:
     An argument without a default is not a key, since the caller supplies it; neither is one whose
     values no configuration can hold, nor `name` and `parent`, which are Flax's own.
     """
-    meanings, hints = _meanings(inspect.getdoc(function) or ""), get_type_hints(function)
+    plain = getattr(function, "func", function)  # without bound arguments
+    meanings, hints = _meanings(inspect.getdoc(plain) or ""), get_type_hints(plain)
     found = {
         name: Key(
             parameter.default,
@@ -167,7 +179,7 @@ DECLARED: dict[str, Key] = {
         "stratified",
         "how t is drawn; `importance` draws it in proportion to the root of its mean squared loss",
     ),
-    "model.name": Key(NETWORK, "the network; the other keys of this group are its fields"),
+    "model.name": Key("unet", "the network; the other keys of this group are its fields"),
     "optimizer.learning_rate": Key(2e-4, "largest learning rate", 0.0),
     "optimizer.warmup_steps": Key(5000, "steps of the linear warm-up", 0, LARGEST),
     "optimizer.decay": Key(

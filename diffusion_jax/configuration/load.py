@@ -8,10 +8,18 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from diffusion_jax.configuration.as_json import Config, flatten, nested
-from diffusion_jax.configuration.change import changed, held, nearest, override
+from diffusion_jax.configuration.change import (
+    changed,
+    completed,
+    held,
+    names_first,
+    nearest,
+    override,
+)
 from diffusion_jax.configuration.check import check
-from diffusion_jax.configuration.keys import NETWORK, keys
+from diffusion_jax.configuration.keys import keys
 from diffusion_jax.configuration.plugins import execute
+from diffusion_jax.configuration.tables import names_of
 from diffusion_jax.errors import UserError, unknown_name
 
 # A wheel holds the repository's folder of configurations inside the package.
@@ -22,11 +30,9 @@ CONFIGS = next(
 )
 
 
-def default_config(network: str = NETWORK) -> Config:
-    """Return every key with its default, for this network, locked against unknown ones."""
-    known = keys(network)
-    values = {name: held(key) for name, key in known.items()}
-    return ConfigDict(nested({**values, "model.name": network})).lock()
+def default_config() -> Config:
+    """Return every key with its default, locked against unknown ones."""
+    return ConfigDict(nested({name: held(key) for name, key in keys().items()})).lock()
 
 
 def load(spec: str, overrides: Iterable[tuple[str, str]] = ()) -> Config:
@@ -42,10 +48,11 @@ def load(spec: str, overrides: Iterable[tuple[str, str]] = ()) -> Config:
     """
     name, _, variant = spec.partition(":")
     path = _path(name)
-    config = _get_config(path, variant)
+    config = completed(_get_config(path, variant))
     _check_keys(config, path)
-    for key, text in overrides:
-        override(config, key, text)
+    given = dict(overrides)
+    for key in names_first(given):
+        override(config, key, given[key])
     return config.lock()
 
 
@@ -117,10 +124,10 @@ def _get_config(path: Path, variant: str) -> Config:
 
 def _check_keys(config: Config, path: Path) -> None:
     own = flatten(config.to_dict())
-    known = keys(own.get("model.name", NETWORK))
+    known = keys(names_of(own))
     for key in own.keys() - known.keys():
         raise UserError(
             f"config {path} has an unknown key '{key}'; nearest: '{nearest(key, known)}'"
         )
     for key in known.keys() - own.keys():
-        raise UserError(f"config {path} lacks the key '{key}'; start from configs/default.py")
+        raise UserError(f"config {path} lacks the key '{key}'; start from the config 'default'")

@@ -1,5 +1,6 @@
 """Python files of users: configurations, and plug-ins that add entries to the tables."""
 
+import hashlib
 import importlib.util
 import sys
 from collections.abc import Iterable, Mapping
@@ -7,7 +8,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from diffusion_jax.configuration.tables import TABLES
+from diffusion_jax.configuration.as_json import flatten
+from diffusion_jax.configuration.tables import TABLES, defined_by_user, module_of, names_of
 from diffusion_jax.errors import UserError
 
 
@@ -20,7 +22,8 @@ def execute(path: Path, kind: str) -> ModuleType:
     Raises:
         UserError: it is missing, or fails.
     """
-    name = f"diffusion_jax_{kind}_{path.stem}"
+    place = hashlib.sha256(str(path.absolute()).encode()).hexdigest()[:8]
+    name = f"{kind}_{path.stem}_{place}"  # two files may have the same name
     spec = importlib.util.spec_from_file_location(name, path)
     if not path.is_file() or spec is None or spec.loader is None:
         raise UserError(f"no {kind} file {path}; give the path of a Python file")
@@ -47,14 +50,17 @@ def load_plugins(paths: str | Path | Iterable[str | Path]) -> None:
 
 
 def plugins_of(config: Any) -> dict[str, str]:
-    """Return, by key, the files outside the package that define the functions a config names."""
-    named = {key: TABLES[key][_name(config, key)] for key in TABLES}
-    files = {key: _file(function) for key, function in named.items()}
-    return {key: file for key, file in files.items() if file}
+    """Return, by key, where the functions that a config names are defined, if not in this package.
+
+    That is a file, or '' for a notebook or a script.
+    """
+    flat = flatten(config.to_dict())
+    named = {key: TABLES[key][name] for key, name in names_of(flat).items()}
+    return {key: _file(f) for key, f in named.items() if defined_by_user(f)}
 
 
 def check_plugins(flat: Mapping[str, Any], plugins: Mapping[str, str], folder: Path) -> None:
-    """Refuse a run whose config names functions that no loaded file defines.
+    """Refuse a run whose config names functions that have not been defined.
 
     Args:
         flat: the run's config, by dotted key.
@@ -64,20 +70,18 @@ def check_plugins(flat: Mapping[str, Any], plugins: Mapping[str, str], folder: P
         UserError: it names the file that is needed.
     """
     for key, file in plugins.items():
-        if key in TABLES and flat.get(key) not in TABLES[key]:
-            raise UserError(
-                f"{folder} needs the file that defines config.{key} '{flat.get(key)}', which was "
-                f"{file}; add --plugins={file}"
-            )
-
-
-def _name(config: Any, key: str) -> str:
-    group, _, leaf = key.rpartition(".")
-    return (config[group] if group else config)[leaf]
+        if key not in TABLES or flat.get(key) in TABLES[key]:
+            continue
+        what = f"{folder} needs the function '{flat.get(key)}' of config.{key}"
+        if file:
+            raise UserError(f"{what}, defined in {file}; add --plugins={file}")
+        raise UserError(
+            f"{what}, defined in a notebook or script; define it again first, or put it into a "
+            "file and add --plugins=FILE"
+        )
 
 
 def _file(function: Any) -> str:
-    module = getattr(function, "__module__", "") or ""
-    if module.split(".")[0] == "diffusion_jax":
-        return ""
-    return str(getattr(sys.modules.get(module), "__file__", None) or "")
+    module = module_of(function)
+    file = getattr(sys.modules.get(module), "__file__", None)
+    return str(Path(file).absolute()) if file and module != "__main__" else ""

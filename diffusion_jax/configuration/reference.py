@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from diffusion_jax.configuration.as_json import MAY_CHANGE
 from diffusion_jax.configuration.change import describe
 from diffusion_jax.configuration.keys import Key, keys
+from diffusion_jax.configuration.tables import TABLES
 from diffusion_jax.errors import unknown_name
 
 INTRODUCTION = """\
@@ -49,15 +50,25 @@ def listing(group: str = "") -> str:
     Raises:
         UserError: there is no such group.
     """
-    known = keys()
-    groups = dict.fromkeys(name.partition(".")[0] for name in known)
+    known = [*keys().items(), *_of_other_entries()]
+    groups = dict.fromkeys(name.partition(".")[0] for name, _ in known)
     if group and group not in groups:
         raise unknown_name("group of keys", group, groups)
-    chosen = {name: key for name, key in known.items() if not group or name.split(".")[0] == group}
     return "\n".join(
         f"{name} = {_shown(key.default)}  ({values(key)})\n    {meaning(key)}".replace("`", "")
-        for name, key in chosen.items()
+        for name, key in known
+        if not group or name.split(".")[0] == group
     )
+
+
+def _of_other_entries() -> Iterator[tuple[str, Key]]:
+    """Yield the keys of other networks, and of users' functions, which exist if they are chosen."""
+    usual = keys()
+    for name, table in TABLES.items():
+        for entry in table:
+            for key, meant in keys({name: entry}).items():
+                if meant.users == (entry,) and usual.get(key) != meant:
+                    yield key, meant
 
 
 def _of_group(known: dict[str, Key], group: str) -> Iterator[tuple[str, Key]]:

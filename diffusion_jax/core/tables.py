@@ -22,8 +22,8 @@ def bind(function: Callable, settings: Mapping[str, Any], **given: Any) -> Calla
     """Fix the arguments of a function that the settings have a value for.
 
     Args:
-        given: values of arguments without a default; those that the function lacks are left out.
+        given: values that the caller supplies; those that the function does not take are left out.
     """
     known = inspect.signature(function).parameters
     required = {name: value for name, value in given.items() if name in known}
-    return partial(function, **keywords(function, settings), **required)
+    return partial(function, **{**keywords(function, settings), **required})

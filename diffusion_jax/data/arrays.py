@@ -1,6 +1,7 @@
 """Images in NumPy files."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -28,23 +29,45 @@ def open_arrays(split: str, directory: str, image_size: int, channels: int) -> S
     # On damaged files, NumPy's parsers raise all kinds of errors.
     except Exception as error:
         raise UserError(f"{file}: not readable as NumPy arrays ({error}); {EXPECTED}") from error
-    if images.dtype.kind == "f" and not np.all(finite := np.isfinite(images)):
+    try:
+        return loaded(from_arrays(images, labels, levels=256))
+    except UserError as error:
+        raise UserError(f"{file}: {error}") from error
+
+
+def from_arrays(images: Any, labels: Any = None, levels: int = 256, classes: int = 0) -> Dataset:
+    """Check images and labels in memory, and make a data set of them.
+
+    Args:
+        images: uint8 `[n, h, w, c]` or `[n, h, w]`.
+        labels: whole numbers `[n]` from 0, or None.
+        levels: how many values a pixel can take.
+        classes: how many classes there are at least; the labels may show more.
+
+    Raises:
+        UserError: they have another type or shape, or values outside their range.
+    """
+    given = np.asarray(images)
+    if given.dtype.kind == "f" and not np.all(finite := np.isfinite(given)):
         first = np.argwhere(~finite)[0].tolist()
-        raise UserError(f"{file}: images are not finite, first at index {first}; {EXPECTED}")
-    if images.dtype != np.uint8 or images.ndim not in (3, 4):
-        raise UserError(f"{file}: images are {images.dtype} {list(images.shape)}; {EXPECTED}")
-    if images.ndim == 3:
-        images = images[..., None]
-    if images.size == 0:
-        raise UserError(f"{file}: holds no images; {EXPECTED}")
+        raise UserError(f"images are not finite, first at index {first}; {EXPECTED}")
+    if given.dtype != np.uint8 or given.ndim not in (3, 4):
+        raise UserError(f"images are {given.dtype} {list(given.shape)}; {EXPECTED}")
+    given = given[..., None] if given.ndim == 3 else given
+    if given.size == 0:
+        raise UserError(f"holds no images; {EXPECTED}")
+    if isinstance(levels, bool) or not isinstance(levels, int) or not 2 <= levels <= 256:
+        raise UserError(f"levels is {levels!r:.50}; it must be a whole number, 2 to 256")
     if labels is None:
-        return loaded(Dataset(images, np.zeros(len(images), np.int32), levels=256, classes=0))
-    if not _are_classes(labels, len(images)):
+        return Dataset(given, np.zeros(len(given), np.int32), levels, classes=0)
+    numbers = np.asarray(labels)
+    if not _are_classes(numbers, len(given)):
         raise UserError(
-            f"{file}: labels are {labels.dtype} {list(labels.shape)}; expected whole numbers >= 0, "
-            f"[{len(images)}]"
+            f"labels are {numbers.dtype} {list(numbers.shape)}; expected whole numbers >= 0, "
+            f"[{len(given)}]"
         )
-    return loaded(Dataset(images, labels.astype(np.int32), 256, classes=int(labels.max()) + 1))
+    classes = max(classes, int(numbers.max()) + 1)
+    return Dataset(given, numbers.astype(np.int32), levels, classes)
 
 
 def _are_classes(labels: np.ndarray, size: int) -> bool:

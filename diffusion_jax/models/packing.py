@@ -14,20 +14,26 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from diffusion_jax.core.arrays import materialized
+from diffusion_jax.errors import UserError
 
 SMALL = "small"  # the key of the packed array
 LIMIT = 4096  # elements; larger arrays stay as they are. Checkpoints depend on it
 
 
 def pack(params: Any, concatenate: Callable[[list], Any] = jnp.concatenate) -> Any:
-    """Concatenate the arrays of fewer than `LIMIT` elements, in the order of their paths.
+    """Concatenate the float32 arrays of fewer than `LIMIT` elements, in the order of their paths.
 
     Two thirds of a U-Net's arrays are biases and scales, with a fraction of its parameters. An
     elementwise optimiser gives the same result on packed arrays.
 
     Args:
       concatenate: NumPy's keeps everything on the host.
+
+    Raises:
+      UserError: the network has a layer of the packed array's name.
     """
+    if SMALL in params:
+        raise UserError(f"the network has a layer called '{SMALL}', which is reserved; rename it")
     flat = _flat(params)
     small = [flat.pop(path).ravel() for path in _small(flat)]
     return {**unflatten_dict(flat), SMALL: concatenate(small or [np.zeros(0, np.float32)])}
@@ -76,4 +82,6 @@ def _flat(tree: Any) -> dict[tuple[str, ...], Any]:
 
 
 def _small(flat: dict[tuple[str, ...], Any]) -> list[tuple[str, ...]]:
-    return sorted(path for path, array in flat.items() if array.size < LIMIT)
+    return sorted(
+        path for path, array in flat.items() if array.size < LIMIT and array.dtype == np.float32
+    )

@@ -17,6 +17,7 @@ from diffusion_jax.models.recompute import recomputing
 from diffusion_jax.models.resampling import DoubleConv, double, halve
 
 DTYPES = ("float32", "bfloat16")
+MOST_CHANNELS, MOST_LEVELS, MOST_BLOCKS = 2**16, 12, 64  # beyond them tracing alone takes minutes
 
 
 class UNet(nn.Module):
@@ -160,13 +161,18 @@ def _check(model: UNet) -> None:
     channels, heads, dropout = model.channels, model.heads, model.dropout
     if model.dtype not in DTYPES:
         raise unknown_name("dtype", model.dtype, DTYPES)
-    if channels < 4 or channels % 2:
-        raise UserError(f"model.channels is {channels}; it must be even and at least 4")
-    if not model.multipliers or min(model.multipliers) < 1:
-        raise UserError(f"model.multipliers is {model.multipliers}; it takes integers above zero")
-    if model.blocks < 1 or model.classes < 0:
+    if not 4 <= channels <= MOST_CHANNELS or channels % 2:
         raise UserError(
-            f"model.blocks is {model.blocks} and must be at least 1; "
+            f"model.channels is {channels}; it must be even and at least 4, at most {MOST_CHANNELS}"
+        )
+    if not 1 <= len(model.multipliers) <= MOST_LEVELS or min(model.multipliers) < 1:
+        raise UserError(
+            f"model.multipliers is {model.multipliers!s:.50}; it takes 1 to {MOST_LEVELS} integers "
+            "above zero"
+        )
+    if not 1 <= model.blocks <= MOST_BLOCKS or model.classes < 0:
+        raise UserError(
+            f"model.blocks is {model.blocks} and must be at least 1, at most {MOST_BLOCKS}; "
             f"model.classes is {model.classes} and must be at least 0"
         )
     if heads < 1 or channels % heads:

@@ -77,6 +77,12 @@ def on_first_process(work: Callable[[], T]) -> T:
     return work() if _heartbeat is None else _heartbeat.on_first_process(work)
 
 
+def check_joined() -> None:
+    """Raise a `UserError` if JAX knows of other processes, but `join` was not called."""
+    if _heartbeat is None and jax.process_count() > 1:
+        raise UserError("several processes train together by train.py only; see docs/scaling.md")
+
+
 def note(step: int) -> None:
     """Record the last finished step, for the error message about a lost process."""
     if _heartbeat is not None:

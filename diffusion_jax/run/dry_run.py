@@ -35,7 +35,8 @@ def dry_run(config: Config, workdir: Path) -> Iterator[str]:
     enable_cache()
     source = build.source(config)
     diffusion = build.diffusion(config, source.spec)
-    folder.check_same(workdir, config, source.spec, source.size)
+    if step_folders.complete(workdir / "checkpoints"):
+        folder.check_same(workdir, config, source.spec, source.size)
     training = build.training(config, diffusion)
     yield _data(config, source)
     yield _parameters(diffusion)

@@ -9,7 +9,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import IO, NamedTuple
 
-from diffusion_jax import configuration
+from diffusion_jax import __version__, configuration
 from diffusion_jax.configuration import Config
 from diffusion_jax.configuration.plugins import check_plugins, plugins_of
 from diffusion_jax.data.dataset import DataSpec
@@ -218,7 +218,7 @@ def _damaged(path: Path, reason: str) -> UserError:
 
 def versions() -> dict[str, str | None]:
     """Return the versions of the packages that results depend on."""
-    return {name: _version(name) for name in PACKAGES}
+    return {"diffusion_jax": __version__, **{name: _version(name) for name in PACKAGES}}
 
 
 def _version(package: str) -> str | None:
@@ -229,11 +229,12 @@ def _version(package: str) -> str | None:
 
 
 def _git_revision() -> str | None:
-    command = ["git", "rev-parse", "HEAD"]
+    """Return the revision of the checkout that the package is in, None if it is installed."""
+    command = ["git", "rev-parse", "--show-toplevel", "HEAD"]
+    checkout = Path(__file__).resolve().parents[2]
     try:
-        done = subprocess.run(
-            command, cwd=Path(__file__).parent, capture_output=True, text=True, check=True
-        )
+        done = subprocess.run(command, cwd=checkout, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return None
-    return done.stdout.strip()
+    top, revision = done.stdout.splitlines()
+    return revision if Path(top).resolve() == checkout else None

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from diffusion_jax.core.schedules import uniform_log_snr
+from diffusion_jax.data.arrays import from_arrays
 from diffusion_jax.data.dataset import Dataset
 from diffusion_jax.devices import sharding
 from diffusion_jax.errors import Diverged, UserError
@@ -132,11 +133,12 @@ def as_dataset(run: "Run", images: Any, labels: Any) -> Dataset:
     """Check images and labels given to an evaluation.
 
     Raises:
-        UserError: they are not what the run was trained on.
+        UserError: they are not like what the run was trained on.
     """
     given, (h, w, c) = np.asarray(images), run.data.shape
     highest, classes = run.data.levels - 1, run.diffusion.classes
-    if given.dtype.kind not in "iu" or given.ndim != 4 or given.shape[1:] != (h, w, c):
+    given = given[..., None] if c == 1 and given.ndim == 3 else given
+    if given.dtype.kind not in "iu" or given.shape[1:] != (h, w, c):
         raise UserError(
             f"images are {given.dtype} {list(given.shape)}; expected integer levels 0..{highest} "
             f"as uint8 [n, {h}, {w}, {c}]"
@@ -149,13 +151,9 @@ def as_dataset(run: "Run", images: Any, labels: Any) -> Dataset:
         raise UserError(
             f"labels are missing: the network has {classes} classes; pass labels, one per image"
         )
-    given_labels = np.zeros(len(given), np.int32) if labels is None else np.asarray(labels)
-    if given_labels.dtype.kind not in "iu" or given_labels.shape != given.shape[:1]:
+    dataset = from_arrays(given.astype(np.uint8), labels, run.data.levels)
+    if 0 < classes < dataset.classes:
         raise UserError(
-            f"labels are {given_labels.dtype} {list(given_labels.shape)}; "
-            f"expected integers [{len(given)}], one per image"
+            f"labels go up to {dataset.classes - 1}; the network has classes 0..{classes - 1}"
         )
-    known = classes or (0 if labels is None else int(given_labels.max(initial=0)) + 1)
-    return Dataset(
-        given.astype(np.uint8), given_labels.astype(np.int32), run.data.levels, classes=known
-    )
+    return dataset

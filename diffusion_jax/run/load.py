@@ -40,10 +40,10 @@ def load(
     Raises:
         UserError: the folder holds no run, or one of a newer version, or its files are damaged.
     """
-    load_plugins(plugins)
-    record = folders.read(Path(folder))
     each_core_a_device()
     enable_cache()
+    load_plugins(plugins)
+    record = folders.read(Path(folder))
     check(record.config)
     diffusion = build.diffusion(record.config, record.data)
     found, params = _restore(record, diffusion, step, raw, warn=output(progress)[1])

@@ -34,11 +34,15 @@ def warn(line: str) -> None:
 
 
 class TrainingProgress:
-    """Progress of a training run, written to stdout unless `quiet`."""
+    """Progress of a training run, written to stdout unless `quiet`.
 
-    def __init__(self, steps: int, start: int, quiet: bool = False):
+    Args:
+        warn: where warnings go if quiet.
+    """
+
+    def __init__(self, steps: int, start: int, quiet: bool = False, warn: Say = lambda line: None):
         self._steps, self._start, self._began = steps, start, time.perf_counter()
-        self._quiet = quiet
+        self._quiet, self._warn = quiet, warn
         self._at = start
         self._bar = tqdm(
             total=steps,
@@ -55,6 +59,12 @@ class TrainingProgress:
             return
         self._bar.write(text, file=sys.stdout)
         sys.stdout.flush()
+
+    def warn(self, text: str) -> None:
+        """Print one line, or issue a warning if quiet."""
+        if self._quiet:
+            self._warn(text)
+        self.line(text)
 
     def advance(self, step: int, **values: float) -> None:
         """Advance to `step`, and show the metrics of logged steps."""

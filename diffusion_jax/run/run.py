@@ -1,10 +1,11 @@
 """A trained model as one object: a thin record over pure functions."""
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,7 @@ import numpy as np
 
 from diffusion_jax import build
 from diffusion_jax.configuration import Config, changed, flatten, to_json
-from diffusion_jax.configuration.check import check
+from diffusion_jax.configuration.check import check, check_effect
 from diffusion_jax.core.predictions import Denoised
 from diffusion_jax.core.process import is_learned
 from diffusion_jax.core.schedules import Schedule
@@ -21,6 +22,8 @@ from diffusion_jax.errors import UserError
 from diffusion_jax.run import likelihood, sampling
 from diffusion_jax.run.progress import ImageProgress
 from diffusion_jax.visual.images import to_uint8
+
+T = TypeVar("T")
 
 CHANGEABLE = ("data.dir", "variance", "decoder")  # and sample.*: what may change after training
 
@@ -42,7 +45,7 @@ class Run:
     params: Any = field(repr=False)
     step: int
     folder: Path | None = None
-    _drawings: dict[str, sampling.Drawing] = field(default_factory=dict, repr=False)
+    _compiled: dict[str, Any] = field(default_factory=dict, repr=False)
 
     @property
     def schedule(self) -> Schedule:
@@ -88,9 +91,9 @@ class Run:
         Raises:
             UserError: an argument is wrong.
         """
-        sampling.whole_number("num", num, 1)
-        sampling.whole_number("seed", seed, 0)
+        num, seed = sampling.whole_number("num", num, 1), sampling.whole_number("seed", seed, 0)
         run = self.configured(sample=settings) if settings else self
+        check_effect(run.config, [f"sample.{name}" for name in settings])
         if "steps" in settings and settings["steps"] > self.schedule.steps:
             raise UserError(
                 f"steps is {settings['steps']}; the run has only {self.schedule.steps} steps"
@@ -107,14 +110,20 @@ class Run:
     def drawing(self, num: int, steering: build.Steering | None = None) -> sampling.Drawing:
         """Return the configured sampling method, compiled for batches of up to `num` images.
 
-        Drawings without steering are kept, so that a second call need not compile.
+        Those that take no images are kept, so that a second call need not compile.
         """
-        if steering is not None:
+        steering = steering or build.Steering()
+        if steering.source is not None or steering.known is not None:
             return sampling.drawing(self, num, steering)
-        key = json.dumps([num, to_json(self.config)["sample"], self.config.variance])
-        if key not in self._drawings:
-            self._drawings[key] = sampling.drawing(self, num)
-        return self._drawings[key]
+        settings = to_json(self.config)["sample"]
+        key = f"sample {num} {steering.label} {self.config.variance} {json.dumps(settings)}"
+        return self._once(key, lambda: sampling.drawing(self, num, steering))
+
+    def _once(self, key: str, make: Callable[[], T]) -> T:
+        """Make something that compiles once, and keep it; runs with other settings share these."""
+        if key not in self._compiled:
+            self._compiled[key] = make()
+        return self._compiled[key]
 
     def bits_per_dim(
         self,
@@ -143,8 +152,10 @@ class Run:
             Diverged: a term is not finite.
         """
         dataset = likelihood.as_dataset(self, images, labels)
-        sampling.whole_number("every", every, 1, max(self.schedule.steps - 1, 1))
-        sampling.whole_number("seed", seed, 0)
+        every = sampling.whole_number("every", every, 1, max(self.schedule.steps - 1, 1))
+        seed = sampling.whole_number("seed", seed, 0)
+        part = self.config
+        key = f"bound {every} {seed} {part.variance} {part.decoder} {part.sample.clip}"
         size = batch_size or self.config.sample.batch_size or likelihood.IMAGES_AT_ONCE
         num = len(dataset.images)
         results = likelihood.evaluate(
@@ -152,7 +163,7 @@ class Run:
             dataset,
             num,
             sampling.whole_number("batch_size", size, 1),
-            likelihood.measures(self, every, seed),
+            self._once(key, lambda: likelihood.measures(self, every, seed)),
             lambda name: ImageProgress(num, f"{name}: evaluated", quiet=not progress),
         )
         return likelihood.summary(self, results, every)
@@ -173,17 +184,30 @@ class Run:
             the last is None unless the variance is learned.
 
         Raises:
-            UserError: x_t has another shape.
+            UserError: x_t or t has another shape or type, or t is no step.
         """
-        x_t = jnp.asarray(x_t, jnp.float32)
+        x_t, t = jnp.asarray(x_t, jnp.float32), jnp.asarray(t)
         if x_t.ndim != 4 or x_t.shape[1:] != self.data.shape:
-            raise UserError(f"x_t is {list(x_t.shape)}; expected [b, {_text(self.data.shape)}]")
+            h, w, c = self.data.shape
+            raise UserError(f"x_t is {list(x_t.shape)}; expected [b, {h}, {w}, {c}]")
+        self._check_step(t, len(x_t))
         each = x_t.shape[:1]
         if label is not None:
             label = jnp.broadcast_to(jnp.asarray(label, jnp.int32), each)
-        return self._denoise(
-            self.params, x_t, jnp.broadcast_to(jnp.asarray(t, jnp.int32), each), label
-        )
+        return self._denoise(self.params, x_t, jnp.broadcast_to(t.astype(jnp.int32), each), label)
+
+    def _check_step(self, t: jax.Array, count: int) -> None:
+        last = self.schedule.steps - 1
+        if not jnp.issubdtype(t.dtype, jnp.integer) or t.shape not in ((), (count,)):
+            raise UserError(
+                f"t is {t.dtype} {list(t.shape)}; expected integers 0..{last}, one or [{count}]"
+            )
+        try:
+            low, high = int(t.min()), int(t.max())
+        except jax.errors.ConcretizationTypeError:  # inside jit, where values are not known
+            return
+        if not 0 <= low <= high <= last:
+            raise UserError(f"t is {low}..{high}; the run's steps are 0..{last}")
 
     @cached_property
     def _denoise(self):
@@ -223,7 +247,3 @@ class Run:
         rebuild = any(key in CHANGEABLE for key in different)
         diffusion = build.diffusion(config, self.data) if rebuild else self.diffusion
         return replace(self, config=config, diffusion=diffusion)
-
-
-def _text(shape: tuple[int, ...]) -> str:
-    return ", ".join(map(str, shape))

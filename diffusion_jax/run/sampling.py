@@ -26,13 +26,13 @@ class Drawing(NamedTuple):
     generate: Callable[..., Iterator[Generated]]
 
 
-def drawing(run: "Run", num: int, steering: Steering | None = None) -> Drawing:
+def drawing(run: "Run", num: int, steering: Steering) -> Drawing:
     """Prepare the sampling method of the run's config, for batches of up to `num` images.
 
     Raises:
         UserError: the steering does not fit the run.
     """
-    method = build.method(run.config, run.diffusion, steering or Steering())
+    method = build.method(run.config, run.diffusion, steering)
     limit = run.config.sample.batch_size
     at_once = min(num, limit) if limit else batch_size.at_once(num, jax.devices())
     layout = sharding.shardings(jax.devices()[:at_once])
@@ -46,10 +46,8 @@ def steering(
     strength: float | None,
     known: Any,
     mask: Any,
-) -> Steering | None:
-    """Check arguments of `Run.sample` and scale images to [-1, 1]; None if no argument is given."""
-    if all(each is None for each in (label, source, strength, known, mask)):
-        return None
+) -> Steering:
+    """Check arguments of `Run.sample` and scale images to [-1, 1]."""
     if (known is None) != (mask is None):
         raise UserError("known and mask belong together: give both")
     if known is not None and source is not None:

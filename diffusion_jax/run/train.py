@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from diffusion_jax.configuration import Config
+from diffusion_jax.data.dataset import Source
 from diffusion_jax.errors import Stopped
+from diffusion_jax.processes import cluster
 from diffusion_jax.processes.signals import stop_signals
-from diffusion_jax.run.arrays import State, as_source, configured, steps
 from diffusion_jax.run.load import load
 from diffusion_jax.run.progress import TrainingProgress, output
 from diffusion_jax.run.run import Run
+from diffusion_jax.run.steps import State, configured, started
 from diffusion_jax.run.training import train_in_folder
 from diffusion_jax.training.report import on_grid
 
@@ -22,12 +24,13 @@ def train(
     *,
     images: Any = None,
     labels: Any = None,
-    levels: int = 256,
+    levels: int | None = None,
     progress: bool = False,
 ) -> Run:
     """Train a model and return it.
 
-    Ctrl-C ends training after the current step and returns the run so far.
+    Ctrl-C ends training after the current step and returns the run so far. Losses and parameters
+    are those of `train.py`, bit for bit on the same devices.
 
     Args:
         config: a configuration, or the name of one.
@@ -35,7 +38,7 @@ def train(
             memory and writes nothing.
         images: uint8 `[n, h, w, c]` or `[n, h, w]` to train on; by default the config's data.
         labels: integers `[n]` from 0, if the images have classes.
-        levels: how many values a pixel of `images` can take.
+        levels: how many values a pixel of `images` can take; 256 by default.
         progress: show the progress.
 
     Raises:
@@ -43,12 +46,12 @@ def train(
         Diverged: too many updates in a row were not finite.
         Unsaved: the last state could not be saved.
     """
+    given, own = configured(config, images, labels, levels)
     if folder is None:
-        return _in_memory(config, images, labels, levels, progress)
-    source = None if images is None else as_source(images, labels, levels)
+        return _in_memory(given, own, progress)
+    cluster.check_joined()
     try:
-        own = configured(config, own_images=images is not None)
-        train_in_folder(own, Path(folder), source, progress)
+        train_in_folder(given, Path(folder), own, progress)
     except Stopped as stop:
         if stop.exit_code != 128 + signal.SIGINT:
             raise
@@ -56,10 +59,10 @@ def train(
     return load(folder, progress=progress)
 
 
-def _in_memory(config: str | Config, images: Any, labels: Any, levels: int, progress: bool) -> Run:
+def _in_memory(config: Config, own: Source | None, progress: bool) -> Run:
     display, state, began = None, None, time.perf_counter()
     with stop_signals() as received:
-        for state, metrics in steps(config, images, labels, levels=levels):
+        for state, metrics in started(config, own):
             part = state.config.train
             display = display or TrainingProgress(part.steps, 0, quiet=not progress)
             if progress and on_grid(state.step, part.log_every):

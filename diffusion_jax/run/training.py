@@ -168,7 +168,8 @@ def _display(
             warn("no TensorBoard events: package 'tensorboardX' is missing; pip install it")
         metrics = MetricsWriter(workdir, done, config.train.log_every)
         stack.callback(metrics.close)
-    report = TrainingProgress(config.train.steps, done, quiet=not (first and progress))
+    told = warn if first else lambda line: None
+    report = TrainingProgress(config.train.steps, done, quiet=not (first and progress), warn=told)
     stack.callback(report.close)
     profiler = Profiler(workdir / "profile", *(profiled_steps(config) if first else (0, 0)))
     stack.callback(profiler.close)

@@ -101,7 +101,7 @@ class StepHistory:
             self._hooks.report.advance(step)
         if skipped > self._skipped:
             what = f"loss {loss:g}, gradient norm {float(metrics.grad_norm):g}"
-            self._hooks.report.line(f"step {step}: update skipped ({what}); {skipped} so far")
+            self._hooks.report.warn(f"step {step}: update skipped ({what}); {skipped} so far")
         self._skipped = skipped
 
     def _log(self, step: int, metrics: Metrics, written: bool) -> None:
@@ -116,7 +116,7 @@ class StepHistory:
         if written and self._hooks.metrics is not None:
             failed = self._hooks.metrics.write(step, **values)
             if failed:
-                self._hooks.report.line(f"step {step}: metrics not written yet: {failed}")
+                self._hooks.report.warn(f"step {step}: metrics not written yet: {failed}")
 
     def _diverged(self, step: int, metrics: Metrics, losses: Any) -> None:
         bad = ~np.isfinite(losses.each)

@@ -19,6 +19,10 @@ class Report(Protocol):
         """Print one line."""
         ...
 
+    def warn(self, text: str) -> None:
+        """Print one line that must not be missed."""
+        ...
+
     def advance(self, step: int, **values: float) -> None:
         """Advance the progress to `step`; `values` are given on logged steps only."""
         ...

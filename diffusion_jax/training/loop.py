@@ -83,7 +83,7 @@ def _finish(step: int, hooks: Hooks) -> None:
     _after_save(outcome, hooks)
     lost = hooks.metrics.flush() if hooks.metrics is not None else None
     if lost:
-        hooks.report.line(f"the last lines of metrics.jsonl could not be written: {lost}")
+        hooks.report.warn(f"the last lines of metrics.jsonl could not be written: {lost}")
     error = cluster.on_first_process(lambda: outcome.error if outcome else None)
     if error:
         newest = cluster.on_first_process(hooks.checkpoints.latest)
@@ -107,8 +107,10 @@ def _after_save(outcome: Outcome | None, hooks: Hooks) -> None:
 
 
 def _report(outcome: Outcome, hooks: Hooks) -> None:
-    what = "saved" if outcome.error is None else f"NOT saved: {outcome.error}"
-    hooks.report.line(f"step {outcome.step}: {what}")
+    if outcome.error is None:
+        hooks.report.line(f"step {outcome.step}: saved")
+    else:
+        hooks.report.warn(f"step {outcome.step}: NOT saved: {outcome.error}")
 
 
 @contextmanager
