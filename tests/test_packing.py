@@ -5,6 +5,7 @@ import numpy as np
 import optax
 import pytest
 
+from diffusion_jax.errors import UserError
 from diffusion_jax.models import network
 from diffusion_jax.models.network import parameter_count
 from diffusion_jax.models.packing import LIMIT, SMALL, pack, unpack, unpack_on_host
@@ -29,6 +30,14 @@ def test_unpacking_gives_back_what_was_packed(params):
     )
 
 
+def test_only_float32_is_packed_and_no_layer_is_overwritten():
+    mixed = {"layer": {"half": np.ones(3, np.float16), "whole": np.ones(3, np.float32)}}
+    assert pack(mixed)["layer"]["half"].dtype == np.float16
+    jax.tree.map(np.testing.assert_array_equal, unpack_on_host(pack(mixed), mixed), mixed)
+    with pytest.raises(UserError, match="a layer called 'small', which is reserved"):
+        pack({"small": {"kernel": np.ones(3, np.float32)}})
+
+
 def test_unpacking_on_the_host_gives_the_same(params):
     packed, shapes = pack(params), jax.eval_shape(lambda: params)
     jax.tree.map(np.testing.assert_array_equal, unpack_on_host(packed, shapes), params)
@@ -43,7 +52,9 @@ def test_networks_without_small_arrays_are_packed_too():
 
 def test_adam_moves_a_packed_tree_as_it_moves_the_tree(params):
     adam = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(1e-3))
-    grads = jax.tree.map(lambda a: np.cos(np.arange(a.size)).reshape(a.shape) * 0.1, params)
+    grads = jax.tree.map(
+        lambda a: np.cos(np.arange(a.size, dtype=np.float32)).reshape(a.shape) * 0.1, params
+    )
 
     @jax.jit
     def moved(tree, grads):

@@ -1,6 +1,7 @@
 """A network and a schedule of one's own, outside the package: each one function and one line."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import pytest
 from tiny import ROOT
 
 import diffusion_jax as dj
+from diffusion_jax import configuration
 from diffusion_jax.configuration.plugins import load_plugins
 
 OWN = Path(__file__).parent / "data" / "own_network.py"
@@ -59,10 +61,45 @@ def test_without_its_file_one_line_says_which_it_needs(folder):
     done = called("sample", f"--workdir={folder}")
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
-    assert (
-        f"needs the file that defines config.schedule.name 'steep', which was {OWN}" in done.stderr
-    )
+    assert "needs the function 'steep' of config.schedule.name, defined in" in done.stderr
     assert f"add --plugins={OWN}" in done.stderr
+
+
+IN_A_SCRIPT = """
+import sys
+import diffusion_jax as dj
+from diffusion_jax.core.schedules import linear
+
+def straight(steps, end: float = 0.03):
+    return linear(steps, 1e-4, end)
+
+dj.SCHEDULES["straight"] = straight
+name = {"name": "straight", "steps": 20}
+few = {"channels": 8, "multipliers": (1,), "blocks": 1}
+config = dj.config("digits", schedule=name, model=few, train={"steps": 1, "batch_size": 8})
+dj.train(config, sys.argv[1])
+"""
+
+
+def test_a_function_of_a_script_or_notebook_has_no_file(tmp_path):
+    script = [sys.executable, "-c", IN_A_SCRIPT, str(tmp_path / "run")]
+    paths = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(script, capture_output=True, text=True, env=paths)
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    with pytest.raises(dj.UserError, match=r"'straight' .* notebook or script; define it again"):
+        dj.load(tmp_path / "run")
+
+
+def test_a_run_does_not_need_what_it_did_not_use(monkeypatch):
+    """A function that was merely registered when a run was trained leaves no trace in it."""
+
+    def unused(schedule, steps: int, tilt: float = 0.5):
+        """Build it."""
+
+    with monkeypatch.context() as patch:
+        patch.setitem(dj.GRIDS, "unused", unused)
+        written = configuration.to_json(dj.config("digits"))
+    assert configuration.from_json(configuration.modernised(written)) == dj.config("digits")
 
 
 def test_a_file_that_fails_is_one_line(tmp_path):
