@@ -184,10 +184,10 @@ def test_a_step_removed_while_it_is_read_is_not_damaged(tiny, tmp_path, monkeypa
     saved(tmp_path, tiny.state(), 3)
     damage, said = manifest.damage, []
 
-    def meanwhile(folder):
+    def meanwhile(folder, **given):
         if folder.name == "3":
             saved(tmp_path, tiny.state(), 6, keep=1)
-        return damage(folder)
+        return damage(folder, **given)
 
     monkeypatch.setattr(manifest, "damage", meanwhile)
     assert Checkpoints(tmp_path, {}, warn=said.append).latest() == 6

@@ -105,7 +105,7 @@ def test_gradients_are_not_multiplied_by_the_number_of_devices(tiny, alone):
     _, metrics = parallel.step(state, parallel.place_batch(tiny.batch(0)))
     start = tiny.state()
     gradient = jax.jit(jax.grad(tiny.loss, has_aux=True))
-    grads, _ = gradient(start.params, start.memory, 0, tiny.batch(0))
+    grads, _ = gradient(tiny.params(), start.memory, 0, tiny.batch(0))
     norm = np.sqrt(sum(float(np.square(g).sum()) for g in jax.tree.leaves(grads)))
     np.testing.assert_allclose(parallel.read(metrics).grad_norm, norm, rtol=1e-4)
 

@@ -88,7 +88,7 @@ def test_batches_are_few_and_full(num):
 def test_one_at_a_time_gives_the_same_images_and_compiles_no_more(monkeypatch, caplog):
     tiny = Tiny(model__classes=10, sample__steps=3)
     method = build.method(tiny.config, tiny.diffusion)
-    params, layout = tiny.state().ema, shardings(jax.devices()[:1])
+    params, layout = tiny.params(), shardings(jax.devices()[:1])
     wanted = [0, 1, *range(5, 12)]
 
     def drawn(free, progress):

@@ -17,7 +17,6 @@ from diffusion_jax.data.transforms import to_unit_range
 from diffusion_jax.devices.compiler import compiler_options
 from diffusion_jax.models import network, unet
 from diffusion_jax.models.layers import GroupNorm
-from diffusion_jax.models.packing import pack
 from diffusion_jax.models.resampling import DoubleConv
 from diffusion_jax.models.unet import UNet
 
@@ -44,7 +43,7 @@ def per_t():
     config = settings(**SMALL)
     source = build.source(config)
     steps, levels = config.schedule.steps, source.spec.levels
-    params = pack(drawn(build.diffusion(config, source.spec).model))
+    params = drawn(build.diffusion(config, source.spec).model)
     t = jnp.repeat(jnp.arange(steps), IMAGES)
     x0 = jnp.concatenate([to_unit_range(source.load().images[:IMAGES], levels)] * steps)
     eps = jax.random.normal(jax.random.key(1), x0.shape)

@@ -62,7 +62,7 @@ def test_accumulated_gradients_are_the_whole_batchs():
     tiny = Tiny(model__dropout=0.0, train__batch_size=8)
     state, batch = tiny.state(), tiny.batch(0)
     taken = [
-        jax.jit(accumulated(tiny.loss, count))(state.params, state.memory, state.step, batch)
+        jax.jit(accumulated(tiny.loss, count))(tiny.params(), state.memory, state.step, batch)
         for count in (1, 4)
     ]
     ((value, losses), grads), ((their_value, their_losses), theirs) = taken

@@ -14,6 +14,7 @@ import numpy as np
 from diffusion_jax import build, command_line, configuration
 from diffusion_jax.core.keys import Stream, stream_key
 from diffusion_jax.data.batches import batch_indices
+from diffusion_jax.models.packing import unpack_on_host
 from diffusion_jax.training.step import Batch
 
 ROOT = Path(__file__).parent.parent
@@ -87,6 +88,10 @@ class Tiny:
         """Fresh, on the host, so that no test can use up another's buffers."""
         key = stream_key(self.config.seed, Stream.INIT)
         return jax.tree.map(np.asarray, self.training.init(key))
+
+    def params(self):
+        """The parameters of a fresh state, as the network and the loss take them."""
+        return unpack_on_host(self.state().params, self.diffusion.shapes)
 
     def batch(self, step):
         """The whole batch of a step."""

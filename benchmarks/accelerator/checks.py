@@ -24,6 +24,7 @@ from diffusion_jax.checkpoints.storage import Checkpoints
 from diffusion_jax.core.keys import Stream, image_keys, image_normal, stream_key
 from diffusion_jax.evaluation import likelihood
 from diffusion_jax.files import replacing
+from diffusion_jax.models.packing import pack, unpack
 from diffusion_jax.samplers.grids import make_grid
 from diffusion_jax.samplers.sample import SAMPLERS, sample
 
@@ -59,12 +60,13 @@ def params():
 
     @jax.jit
     def draw():
-        leaves, tree = jax.tree.flatten(job().diffusion.init(jax.random.key(0)))
+        # Packed, as the parameters were in which the reference was computed.
+        leaves, tree = jax.tree.flatten(pack(job().diffusion.init(jax.random.key(0))))
         added = (
             jax.random.uniform(jax.random.key(i), a.shape, a.dtype, -0.1, 0.1)
             for i, a in enumerate(leaves, 1)
         )
-        return jax.tree.unflatten(tree, map(jnp.add, leaves, added))
+        return unpack(jax.tree.unflatten(tree, map(jnp.add, leaves, added)), job().diffusion.shapes)
 
     return draw()
 
