@@ -31,6 +31,10 @@ class Parser(argparse.ArgumentParser):
         options |= {"formatter_class": argparse.RawDescriptionHelpFormatter}
         super().__init__(*arguments, **options)
 
+    def add_plugins(self, help: str) -> None:
+        """Add `--plugins`, the users' files that add entries to the tables."""
+        self.add_argument("--plugins", type=paths, default=(), metavar="FILE[,FILE]", help=help)
+
     def error(self, message):
         raise UserError(f"{message}; see --help")
 

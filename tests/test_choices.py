@@ -101,5 +101,5 @@ def test_what_a_step_needs_is_what_xla_says():
     program = jax.jit(lambda a: (a + 1.0, a.sum())).lower(jax.numpy.ones(1000)).compile()
     assert 8000 <= dry_run.needed_bytes(program) < 20_000
     with pytest.raises(UserError, match=r"needs 3.0 GiB per device, 1.0 GiB more than the 2.0 GiB"):
-        dry_run.check_memory(settings(), 3 * 2**30, 2 * 2**30)
-    dry_run.check_memory(settings(), 2 * 2**30, 2 * 2**30)
+        dry_run.check_step_fits(settings(), 3 * 2**30, 2 * 2**30)
+    dry_run.check_step_fits(settings(), 2 * 2**30, 2 * 2**30)

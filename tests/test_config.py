@@ -287,7 +287,7 @@ def test_sampling_takes_no_more_steps_than_there_are():
     short = [("schedule.name", "betas"), ("schedule.betas", "0.1,0.2,0.3")]
     for overrides, steps in (([], 250), ([("schedule.steps", "20")], 20), (short, 3)):
         loaded = load(DIGITS, overrides)
-        assert sampling.steps(loaded, build.diffusion(loaded, data)) == steps
+        assert sampling.grid_steps(loaded, build.diffusion(loaded, data)) == steps
 
 
 @pytest.mark.parametrize(

@@ -58,7 +58,7 @@ def method(config: Config, diffusion: Diffusion, steering: Steering = Steering()
     )
 
 
-def steps(config: Config, diffusion: Diffusion) -> int:
+def grid_steps(config: Config, diffusion: Diffusion) -> int:
     """Return the configured number of sampling steps, at most T; 0 in the config means T."""
     most = diffusion.schedule.steps
     return min(config.sample.steps or most, most)
@@ -67,7 +67,7 @@ def steps(config: Config, diffusion: Diffusion) -> int:
 def _grid(config: Config, diffusion: Diffusion, strength: float) -> Schedule:
     try:
         spacing = chosen(config, "sample.grid")
-        grid = make_grid(spacing, diffusion.schedule, steps(config, diffusion))
+        grid = make_grid(spacing, diffusion.schedule, grid_steps(config, diffusion))
     except ValueError as error:
         raise UserError(f"config.sample: {error}") from error
     below = np.flatnonzero(grid.time <= strength * (diffusion.schedule.steps - 1))

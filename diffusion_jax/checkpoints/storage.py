@@ -16,7 +16,7 @@ from diffusion_jax.errors import UserError
 from diffusion_jax.files import replacing
 
 # A named tuple of what training changes, with the fields `step` and `ema` among others.
-State = TypeVar("State", bound=Any)
+SavedState = TypeVar("SavedState", bound=Any)
 
 
 class Averaged(NamedTuple):
@@ -137,7 +137,7 @@ class Checkpoints:
         """Return the newest intact step, None if there is none."""
         return step_folders.newest_good(self._folder, self._warn)
 
-    def restore(self, step: int, like: State) -> State:
+    def restore(self, step: int, like: SavedState) -> SavedState:
         """Restore the state saved at `step`, on the devices and in the shapes of `like`.
 
         Raises:

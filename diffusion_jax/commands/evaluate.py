@@ -16,7 +16,6 @@ from diffusion_jax.command_line import (
     check_file,
     integer,
     named,
-    paths,
     positive,
     seed,
     split_overrides,
@@ -37,7 +36,6 @@ from diffusion_jax.run.run import CHANGEABLE, Run
 
 # The config keys that an evaluation may change.
 MAY_DIFFER = (*CHANGEABLE, "sample.clip")
-PLUGINS = "your own files that the run was trained with"
 EXAMPLES = """\
 examples:
   {0} --workdir=runs/digits
@@ -115,7 +113,7 @@ def _parse(arguments: list[str]):
         "--ode", type=positive, metavar="STEPS", help="also compute the likelihood by the ODE"
     )
     parser.add_argument("--out", type=as_path, help="report x.json; pictures go beside it")
-    parser.add_argument("--plugins", type=paths, default=(), metavar="FILE[,FILE]", help=PLUGINS)
+    parser.add_plugins("your own files that the run was trained with")
     parser.add_argument(
         "--config.KEY", metavar="VALUE", help=f"change one of {', '.join(MAY_DIFFER)}"
     )

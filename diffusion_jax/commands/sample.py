@@ -15,7 +15,6 @@ from diffusion_jax.command_line import (
     fraction,
     integer,
     named,
-    paths,
     positive,
     seed,
     split_overrides,
@@ -39,7 +38,6 @@ from diffusion_jax.visual.images import save_film, save_strips
 WATCHED = 8  # images whose trajectories are shown
 FLAGS = ("sampler", "grid", "steps", "eta", "guidance")  # each stands for config.sample.FLAG
 IMMATERIAL = ("num", "batch_size")  # do not affect image content
-PLUGINS = "your own files that the run was trained with"
 EXAMPLES = """\
 examples:
   {0} --workdir=runs/digits --out=digits.png
@@ -123,7 +121,7 @@ def _parse(arguments: list[str]):
     pictures = parser.add_argument_group("pictures")
     pictures.add_argument("--trajectory", type=as_path, help="x.gif or x.png: x_t of 8 images")
     pictures.add_argument("--strip", type=as_path, help="x.png: predicted x0 of 8 images over time")
-    parser.add_argument("--plugins", type=paths, default=(), metavar="FILE[,FILE]", help=PLUGINS)
+    parser.add_plugins("your own files that the run was trained with")
     parser.add_argument(
         "--config.sample.KEY", metavar="VALUE", help="change any other sampling setting"
     )

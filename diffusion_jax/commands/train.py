@@ -9,7 +9,6 @@ from diffusion_jax.command_line import (
     called_as,
     integer,
     named,
-    paths,
     split_overrides,
 )
 from diffusion_jax.commands.listing import everything
@@ -26,7 +25,6 @@ from diffusion_jax.run.progress import say
 from diffusion_jax.run.training import train_in_folder
 
 DEFAULT = "digits"
-PLUGINS = "your own files, which add networks, schedules, ..."
 EXAMPLES = """\
 examples:
   {0} --config=digits
@@ -79,7 +77,7 @@ def _parse(arguments: list[str]):
         help=f"a shipped config by name, or a Python file; default: {DEFAULT}",
     )
     parser.add_argument("--workdir", type=as_path, help="the run's folder; default: runs/NAME")
-    parser.add_argument("--plugins", type=paths, default=(), metavar="FILE[,FILE]", help=PLUGINS)
+    parser.add_plugins("your own files, which add networks, schedules, ...")
     parser.add_argument(
         "--dry_run", action="store_true", help="only check everything, and predict time and memory"
     )

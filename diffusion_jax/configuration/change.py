@@ -105,7 +105,7 @@ def _put(config: Config, key: str, value: Any) -> None:
     functools.reduce(lambda group, name: group[name], groups, config)[leaf] = value
 
 
-def completed(config: Config) -> Config:
+def with_arguments(config: Config) -> Config:
     """Add the arguments of the functions that a configuration names, if it lacks them."""
     flat = flatten(config.to_dict())
     with config.unlocked():

@@ -10,11 +10,11 @@ from ml_collections import ConfigDict
 from diffusion_jax.configuration.as_json import Config, flatten, nested
 from diffusion_jax.configuration.change import (
     changed,
-    completed,
     held,
     names_first,
     nearest,
     override,
+    with_arguments,
 )
 from diffusion_jax.configuration.check import check
 from diffusion_jax.configuration.keys import keys
@@ -48,7 +48,7 @@ def load(spec: str, overrides: Iterable[tuple[str, str]] = ()) -> Config:
     """
     name, _, variant = spec.partition(":")
     path = _path(name)
-    config = completed(_get_config(path, variant))
+    config = with_arguments(_get_config(path, variant))
     _check_keys(config, path)
     given = dict(overrides)
     for key in names_first(given):

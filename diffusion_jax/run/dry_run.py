@@ -42,7 +42,7 @@ def dry_run(config: Config, workdir: Path) -> Iterator[str]:
     yield _parameters(diffusion)
     prepared = read_and_compile(config, source, training, fresh=True)
     needed = needed_bytes(prepared.parallel.step)
-    check_memory(config, needed, free_bytes(jax.local_devices()))
+    check_step_fits(config, needed, free_bytes(jax.local_devices()))
     yield f"compiled in {prepared.compile_seconds:.1f} s"
     yield _step(prepared.parallel.step, needed)
     seconds = seconds_per_step(config, source, prepared)
@@ -61,7 +61,7 @@ def needed_bytes(program: Any) -> int:
     return held + memory.temp_size_in_bytes
 
 
-def check_memory(config: Config, needed: int, free: float) -> None:
+def check_step_fits(config: Config, needed: int, free: float) -> None:
     """Raise a `UserError` if a step needs more memory per device than is free, in bytes."""
     if needed <= free:
         return
