@@ -25,6 +25,7 @@ def test_the_list_has_every_config_and_every_entry_with_its_line():
         assert {*table} <= {*names}
     assert all(len(line) == 2 for line in lines)  # none without an explanation
     assert "2.036 bits/dim" in everything()
+    assert "variants: digits:conditional, digits:ncsn" in everything()
 
 
 @pytest.mark.parametrize("command", program.COMMANDS)

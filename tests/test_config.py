@@ -153,6 +153,11 @@ def test_fields_of_another_network(monkeypatch):
     assert chosen_network(labelled, out_channels=2).out_channels == 2
     with pytest.raises(UserError, match=r"'needy' cannot be made: .*'depth'; give each .* default"):
         config("digits", model={"name": "needy"})
+    monkeypatch.setitem(TABLES["model.name"], "made", Field())
+    with pytest.raises(UserError, match=r"\['made'\] is a network; put its class there"):
+        config("digits", model={"name": "made"})
+    with pytest.raises(UserError, match=r"no config key 'model.channels'; the nearest is 'model"):
+        config("digits", model={"name": "field", "channels": 3})
     back = changed(labelled, {"model": {"name": "unet"}})
     assert (back.model.classes, back.model.channels) == (10, 128)
 
@@ -219,7 +224,7 @@ def test_overrides_keep_their_type():
     [
         ("train.stpes", "1", r"no config key 'train.stpes'; the nearest is 'train.steps'"),
         ("trian.steps", "1", r"the nearest is 'train.steps'"),
-        ("train", "1", r"no config key 'train'"),
+        ("train", "1", r"config.train is a group of keys; set those in it, such as 'train\."),
         ("train.steps", "many", r"--config.train.steps=many: expected an integer"),
         ("train.steps", "1.5", r"expected an integer"),
         ("optimizer.learning_rate", "fast", r"expected a finite number"),
@@ -242,6 +247,9 @@ def test_a_missing_or_broken_file_is_one_line(tmp_path):
     broken.write_text("import nothing_of_this_name\n")
     with pytest.raises(UserError, match=r"broken.py failed: ModuleNotFoundError"):
         load(str(broken), [])
+    broken.write_text("def get_config():\n    return foo\n")
+    with pytest.raises(UserError, match=r"broken.py failed: NameError: .* \(line 2\)"):
+        load(str(broken), [])
     broken.write_text("def get_config():\n    return 3\n")
     with pytest.raises(UserError, match="must return a ConfigDict"):
         load(str(broken), [])
@@ -262,6 +270,12 @@ def test_a_file_with_other_keys_is_refused(tmp_path):
     own.write_text(start + "    config.unlock()\n    del config.seed\n    return config\n")
     with pytest.raises(UserError, match="lacks the key 'seed'"):
         load(str(own), [])
+
+
+def test_of_another_network_only_the_name_is_a_difference(monkeypatch):
+    monkeypatch.setitem(TABLES["model.name"], "field", Field)
+    old, new = (to_json(config("digits", model={"name": name})) for name in ("unet", "field"))
+    assert differences(old, new) == ["model.name (unet -> field)"]
 
 
 def test_what_may_change_between_resumes():

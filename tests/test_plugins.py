@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import flax.linen as nn
 import numpy as np
 import pytest
 from tiny import ROOT
@@ -100,6 +101,22 @@ def test_a_run_does_not_need_what_it_did_not_use(monkeypatch):
         patch.setitem(dj.GRIDS, "unused", unused)
         written = configuration.to_json(dj.config("digits"))
     assert configuration.from_json(configuration.modernised(written)) == dj.config("digits")
+
+
+class WithoutTime(nn.Module):
+    """A network that takes no time."""
+
+    width: int = 4
+
+    @nn.compact
+    def __call__(self, x):
+        return x
+
+
+def test_a_network_that_cannot_be_called_is_named(monkeypatch):
+    monkeypatch.setitem(dj.MODELS, "without", WithoutTime)
+    with pytest.raises(dj.UserError, match=r"'without' cannot be called with images x .* times t"):
+        dj.train(dj.config("digits", model={"name": "without"}))
 
 
 def test_a_file_that_fails_is_one_line(tmp_path):

@@ -99,6 +99,8 @@ def test_loading_what_is_no_run_is_one_line(folder, tmp_path):
     (newer / "config.json").write_text(json.dumps({**record, "format": 99}))
     with pytest.raises(dj.UserError, match=r"has format 99.*install a newer version"):
         dj.load(newer)
+    with pytest.raises(dj.UserError, match="step is '6'; expected a whole number"):
+        dj.load(folder, step="6")
     with pytest.raises(dj.UserError, match=r"no checkpoint of step 5 in .*; there are: 3, 6"):
         dj.load(folder, step=5)
 
@@ -349,6 +351,24 @@ def test_a_run_on_arrays_resumes(test_split, tmp_path):
 def test_arrays_that_do_not_fit_are_named(given, message):
     with pytest.raises(dj.UserError, match=message):
         dj.train(settings(train__steps=1), **given)
+
+
+def test_forgotten_labels_are_named_and_useless_ones_too(test_split):
+    given = {"images": test_split.images[:20], "levels": 17}
+    with pytest.raises(dj.UserError, match="images have no labels; give labels, or use a config"):
+        dj.train(dj.config(settings(), model={"classes": 10}), **given)
+    with pytest.warns(UserWarning, match="labels have no effect: config.model.classes is 0"):
+        next(dj.steps(settings(), **given, labels=test_split.labels[:20]))
+
+
+def test_a_finished_run_has_no_fewer_steps(folder):
+    with pytest.warns(UserWarning, match="has 6 steps already, more than the 4"):
+        assert dj.train(settings(train__steps=4), folder).step == 6
+
+
+def test_tables_and_data_sets_are_shown_in_one_line(run, test_split):
+    assert repr(run.schedule).startswith("Schedule(20 steps, log-SNR ")
+    assert repr(test_split) == "Dataset(360 images [8, 8, 1], 17 levels, 10 classes)"
 
 
 def test_images_that_use_few_levels_are_suspicious(test_split):

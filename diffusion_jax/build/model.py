@@ -7,7 +7,12 @@ import jax
 import numpy as np
 
 from diffusion_jax.configuration import Config
-from diffusion_jax.configuration.tables import chosen, chosen_keywords, chosen_network
+from diffusion_jax.configuration.tables import (
+    chosen,
+    chosen_keywords,
+    chosen_network,
+    defined_by_user,
+)
 from diffusion_jax.core.predictions import Denoise, Prediction, denoiser, prediction
 from diffusion_jax.core.process import ReverseProcess, is_learned, reverse_process
 from diffusion_jax.core.schedules import Schedule
@@ -105,6 +110,11 @@ def diffusion(config: Config, data: DataSpec) -> Diffusion:
         UserError: a size does not fit, the classes do not match the data.
     """
     classes = config.model.get("classes", 0)
+    if classes and not data.classes:
+        raise UserError(
+            f"config.model.classes is {classes}, but the images have no labels; give labels, or "
+            "use a config without classes"
+        )
     if classes not in (0, data.classes):
         raise UserError(
             f"config.model.classes is {classes}, but the data has {data.classes}; "
@@ -123,9 +133,22 @@ def diffusion(config: Config, data: DataSpec) -> Diffusion:
         raise UserError(f"config.schedule.steps is {noising.steps}: {error}") from error
     outputs = data.shape[-1] * (2 if is_learned(variance) else 1)
     model = chosen_network(config, outputs)
-    network.parameter_shapes(model, data.shape)  # refuses images of a size that does not fit
+    _check_call(config.model.name, model, data.shape)
     output = _network(config.model.name, model, noising.steps, outputs)
     return Diffusion(data, noising, meaning, reverse, model, output)
+
+
+def _check_call(name: str, model: Any, shape: tuple[int, int, int]) -> None:
+    """Refuse a network that cannot be called, and images of a size that it does not take."""
+    try:
+        network.parameter_shapes(model, shape)
+    except TypeError as error:
+        if not defined_by_user(type(model)):
+            raise
+        raise UserError(
+            f"the network '{name}' cannot be called with images x {[1, *shape]} and times t [1]: "
+            f"{str(error).splitlines()[0]}"
+        ) from error
 
 
 def _network(name: str, model: Any, steps: int, outputs: int) -> Callable:

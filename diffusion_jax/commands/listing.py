@@ -52,7 +52,20 @@ def _firsts(table: Mapping[str, Callable]) -> dict[str, str]:
 
 def _reached(path: Path) -> str:
     """Return what a config is for and what it reaches, from the docstring of its file."""
-    doc = ast.get_docstring(ast.parse(path.read_text())) or ""
+    tree = ast.parse(path.read_text())
+    doc = ast.get_docstring(tree) or ""
     result = " ".join(doc.partition("\nResult:")[2].partition("\n\n")[0].split())
-    first = doc.partition("\n")[0].rstrip(".")
-    return f"{first}\n{'':{WIDTH + 3}}{result.rstrip('.')}" if result else first
+    lines = [doc.partition("\n")[0].rstrip("."), result.rstrip(".")]
+    if variants := _variants(tree):
+        lines.append(f"variants: {', '.join(f'{path.stem}:{name}' for name in variants)}")
+    return f"\n{'':{WIDTH + 3}}".join(filter(None, lines))
+
+
+def _variants(tree: ast.Module) -> list[str]:
+    """Return the keys of the dict VARIANTS in a config's file."""
+    for node in tree.body:
+        names = [getattr(name, "id", "") for name in getattr(node, "targets", [])]
+        table = getattr(node, "value", None)
+        if names == ["VARIANTS"] and isinstance(table, ast.Dict):
+            return [ast.literal_eval(key) for key in table.keys if key is not None]
+    return []

@@ -107,9 +107,15 @@ def differences(old: dict, new: dict) -> list[str]:
     old, new = flatten(old), flatten(new)
     # With `train.minutes`, the number of steps may not change either.
     fixed = {"train.steps"} if new.get("train.minutes") else set()
+    if old.get("model.name") != new.get("model.name"):  # the keys of another network say nothing
+        old, new = ({k: v for k, v in each.items() if not _of_network(k)} for each in (old, new))
     return [
         f"{key} ({old.get(key)} -> {new.get(key)})"
         for key in sorted(old.keys() | new.keys())
         if old.get(key) != new.get(key)
         and (key in fixed or (key not in MAY_CHANGE and not key.endswith("_every")))
     ]
+
+
+def _of_network(key: str) -> bool:
+    return key.startswith("model.") and key != "model.name"

@@ -17,7 +17,9 @@ from diffusion_jax.errors import UserError
 
 
 def nearest(key: str, known: Iterable[str]) -> str:
-    """Return the known key that is most like an unknown one."""
+    """Return the known key that is most like an unknown one, of the same group if there is one."""
+    group = key.rpartition(".")[0]
+    known = [name for name in known if group and name.startswith(f"{group}.")] or list(known)
     return difflib.get_close_matches(key, known, n=1, cutoff=0.0)[0]
 
 
@@ -70,6 +72,9 @@ def _plain(value: Any) -> Any:
 def _find(config: Config, key: str) -> tuple[Config, str]:
     """Return the group that holds a dotted key, and the key's last name."""
     known = flatten(config.to_dict())
+    if any(name.startswith(f"{key}.") for name in known):
+        inside = next(name for name in known if name.startswith(f"{key}."))
+        raise UserError(f"config.{key} is a group of keys; set those in it, such as '{inside}'")
     if key not in known:
         raise UserError(f"no config key '{key}'; the nearest is '{nearest(key, known)}'")
     *groups, leaf = key.split(".")

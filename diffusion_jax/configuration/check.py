@@ -6,7 +6,7 @@ from typing import Any, get_args, get_origin
 
 from diffusion_jax.configuration.as_json import Config, flatten
 from diffusion_jax.configuration.change import describe
-from diffusion_jax.configuration.keys import Key, keys
+from diffusion_jax.configuration.keys import OWN, Key, keys
 from diffusion_jax.configuration.tables import TABLES, chosen, chosen_network, names_of
 from diffusion_jax.core.process import is_learned
 from diffusion_jax.core.tables import bind
@@ -25,7 +25,8 @@ def check(config: Config) -> None:
     _check_types(values, known)
     for name, key in known.items():
         if key.names and values[name] not in key.names:
-            raise unknown_name(f"config.{name}", values[name], key.names)
+            error = unknown_name(f"config.{name}", values[name], key.names)
+            raise UserError(f"{error}; {OWN}") if name in TABLES else error
         if type(key.low) is not float or math.isfinite(key.low):
             _check_range(name, values[name], key.low, key.high)
     _check_samplers(config)

@@ -21,6 +21,7 @@ from diffusion_jax.devices.sharding import MODES
 from diffusion_jax.errors import UserError, unknown_name
 
 LARGEST = 2**31 - 1
+OWN = "one of your own needs the file that defines it: --plugins=FILE"
 
 
 class Key(NamedTuple):
@@ -74,7 +75,11 @@ def _entries(name: str, chosen: str) -> dict[str, Callable]:
     table = TABLES[name]
     if name == "model.name":
         if chosen not in table:
-            raise unknown_name("config.model.name", chosen, table)
+            raise UserError(f"{unknown_name(f'config.{name}', chosen, table)}; {OWN}")
+        if not inspect.isclass(table[chosen]) and hasattr(table[chosen], "apply"):
+            raise UserError(
+                f"MODELS['{chosen}'] is a network; put its class there, without parentheses"
+            )
         return {chosen: table[chosen]}
     return {
         entry: function

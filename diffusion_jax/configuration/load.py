@@ -18,7 +18,7 @@ from diffusion_jax.configuration.change import (
 )
 from diffusion_jax.configuration.check import check
 from diffusion_jax.configuration.keys import keys
-from diffusion_jax.configuration.plugins import execute
+from diffusion_jax.configuration.plugins import execute, reason
 from diffusion_jax.configuration.tables import names_of
 from diffusion_jax.errors import UserError, unknown_name
 
@@ -115,8 +115,8 @@ def _get_config(path: Path, variant: str) -> Config:
     except UserError:
         raise
     except Exception as error:
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise UserError(f"config {path}{':' * bool(variant)}{variant} failed: {reason}") from error
+        named = f"{path}{':' * bool(variant)}{variant}"
+        raise UserError(f"config {named} failed: {reason(error, path)}") from error
     if not isinstance(config, ConfigDict):
         raise UserError(f"config {path}: get_config() must return a ConfigDict")
     return config

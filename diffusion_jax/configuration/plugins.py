@@ -3,6 +3,7 @@
 import hashlib
 import importlib.util
 import sys
+import traceback
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import ModuleType
@@ -34,9 +35,16 @@ def execute(path: Path, kind: str) -> ModuleType:
     except UserError as error:
         raise UserError(f"{kind} {path}: {error}") from error
     except Exception as error:
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise UserError(f"{kind} {path} failed: {reason}") from error
+        raise UserError(f"{kind} {path} failed: {reason(error, path)}") from error
     return module
+
+
+def reason(error: Exception, path: Path) -> str:
+    """Return type and first line of an error, and the line of the file that it comes from."""
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [frame.lineno for frame in frames if frame.filename == str(path)]
+    where = f" (line {lines[-1]})" if lines else ""
+    return f"{type(error).__name__}: {error}".splitlines()[0] + where
 
 
 def load_plugins(paths: str | Path | Iterable[str | Path]) -> None:

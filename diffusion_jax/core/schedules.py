@@ -56,6 +56,10 @@ class Schedule:
     path: Path
     parent: "Schedule | None" = None
 
+    def __repr__(self) -> str:
+        first, last = self.log_snr[[0, -1]]
+        return f"Schedule({self.steps} steps, log-SNR {first:.4g} to {last:.4g})"
+
     @property
     def steps(self) -> int:
         """The number of noise levels; T for a training schedule."""

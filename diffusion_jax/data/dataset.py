@@ -27,6 +27,10 @@ class Dataset:
     levels: int
     classes: int
 
+    def __repr__(self) -> str:
+        size, *shape = self.images.shape
+        return f"Dataset({size} images {shape}, {self.levels} levels, {self.classes} classes)"
+
     def __post_init__(self):
         if len(self.images) == 0:
             raise UserError("the data set holds no images")

@@ -163,7 +163,7 @@ def read(folder: Path) -> Record:
     path = folder / "config.json"
     if not path.is_file():
         raise UserError(
-            f"no run in {folder}: config.json is missing; train with --workdir={folder}"
+            f"no run in {folder}: config.json is missing; give the folder of a trained run"
         )
     record = _read(path)
     try:

@@ -145,7 +145,8 @@ def as_dataset(run: "Run", images: Any, labels: Any) -> Dataset:
         )
     if given.size and not 0 <= given.min() <= given.max() <= highest:
         raise UserError(
-            f"images have levels {given.min()}..{given.max()}; the run's data had 0..{highest}"
+            f"images have levels {given.min()}..{given.max()}; the run's data had 0..{highest}, "
+            "while samples are 0..255"
         )
     if classes and labels is None:
         raise UserError(

@@ -17,6 +17,7 @@ from diffusion_jax.models.packing import pack, unpack_on_host
 from diffusion_jax.run import folder as folders
 from diffusion_jax.run.progress import output
 from diffusion_jax.run.run import Run
+from diffusion_jax.run.sampling import whole_number
 
 
 def load(
@@ -40,6 +41,8 @@ def load(
     Raises:
         UserError: the folder holds no run, or one of a newer version, or its files are damaged.
     """
+    if step is not None:
+        whole_number("step", step, 0)
     each_core_a_device()
     enable_cache()
     load_plugins(plugins)

@@ -142,6 +142,8 @@ def configured(
         return given, None
     classes = given.model.get("classes", 0)
     dataset = from_arrays(images, labels, 256 if levels is None else levels, classes)
+    if labels is not None and not classes:
+        warnings.warn("labels have no effect: config.model.classes is 0", stacklevel=3)
     if levels is None and (highest := int(dataset.images.max())) < 128:
         warnings.warn(
             f"the images use only levels 0..{highest} of 0..255; if no image can have a higher "

@@ -62,6 +62,8 @@ def train_in_folder(
             config = stretched(config, paced)
         if done is not None and done >= config.train.steps:
             say(f"{workdir} is finished: {done} steps are done; nothing to do")
+            if done > config.train.steps and not progress:
+                warn(f"{workdir} has {done} steps already, more than the {config.train.steps}")
             return
         training = build.training(config, diffusion)
         dataset, draw, parallel, _ = read_and_compile(config, source, training, fresh=done is None)
