@@ -1,12 +1,18 @@
 """Folders of images: order, classes, crops, and the one line for each kind of bad input."""
 
+import io
 import re
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from diffusion_jax.data import decoding
+from diffusion_jax.data.folder_listing import find_splits, list_folder
 from diffusion_jax.data.sources import load_dataset, open_source
 from diffusion_jax.errors import UserError
 
@@ -21,6 +27,11 @@ def save(path, pixels):
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels).save(path)
     return path
+
+
+PIXEL = io.BytesIO()
+Image.new("RGB", (2, 2)).save(PIXEL, "png")
+PIXEL = PIXEL.getvalue()
 
 
 def message(folder, split="train", image_size=0, channels=0) -> str:
@@ -106,7 +117,10 @@ def test_exif_rotation_is_ignored(tmp_path):
 def test_folders_without_images(tmp_path):
     missing = tmp_path / "no"
     assert message(missing) == f"--config.data.dir='{missing}' is not a folder of images"
-    assert message(tmp_path) == f"'{tmp_path}' holds no images (.png, .jpg, .jpeg, .webp, .bmp)"
+    (tmp_path / ".hidden.png").touch()
+    (tmp_path / "notes.txt").touch()
+    assert message(tmp_path).startswith(f"'{tmp_path}' holds no images (.png, .jpg, .jpeg, .jfif")
+    assert message(tmp_path).endswith(f"; '{tmp_path}': left out 1 hidden, 1 .txt")
 
 
 def test_splits_that_are_not_there(tmp_path):
@@ -115,8 +129,9 @@ def test_splits_that_are_not_there(tmp_path):
         f"'{tmp_path}' has no split 'test'; lay it out as {tmp_path}/train and {tmp_path}/test"
     )
     assert message(tmp_path, "dev") == f"'{tmp_path}' has no split 'dev'; it has: train"
-    save(tmp_path / "train" / "a.png", picture(0))
-    assert message(tmp_path, "test") == f"'{tmp_path}' has no split 'test'; it has: train"
+    save(tmp_path / "own" / "train" / "a.png", picture(0))
+    alone = tmp_path / "own"
+    assert message(alone, "test") == f"'{alone}' has no split 'test'; it has: train"
 
 
 def test_images_of_different_sizes(tmp_path):
@@ -161,7 +176,7 @@ def test_the_first_broken_image_is_named(tmp_path, monkeypatch):
     for i in (7, 8, 25):
         (tmp_path / f"{i:02}.png").write_text("no image")
     assert message(tmp_path) == (
-        f"{tmp_path}/07.png: not a readable PNG, JPEG, WEBP, BMP image; remove it"
+        f"{tmp_path}/07.png: not a readable PNG, JPEG, WEBP, BMP, GIF, TIFF, PPM image; remove it"
     )
 
 
@@ -186,3 +201,86 @@ def test_data_larger_than_the_memory_are_refused(tmp_path, monkeypatch):
 def test_channels_are_one_or_three(tmp_path):
     save(tmp_path / "a.png", picture(0))
     assert message(tmp_path, channels=2) == "--config.data.channels=2: images have 1 or 3 channels"
+
+
+def test_hidden_and_foreign_folders_are_left_out_and_counted(tmp_path):
+    """At every depth; they are no classes."""
+    left_out = [".ipynb_checkpoints/x.png", "__MACOSX/cat/a.png", "cat/.thumbs/deep/a.png"]
+    left_out += ["dog/@eaDir/a.jpg", "lost+found/b.png", "cat/._a.png", "notes.txt", "cat/README"]
+    for place in ["cat/a.png", "dog/a.png", *left_out]:
+        path = tmp_path / place
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(PIXEL)
+    source = open_source("image_folder", "train", str(tmp_path))
+    assert (source.size, source.classes) == (2, 2)
+    (note,) = source.notes
+    assert note.startswith(f"'{tmp_path}': left out 3 hidden, ")
+    for kind in ("1 in '@eaDir'", "1 in '__MACOSX'", "1 in 'lost+found'", "1 .txt"):
+        assert kind in note
+    assert "1 without extension" in note
+
+
+def test_splits_are_recognised_by_any_of_their_names(tmp_path):
+    for i, place in enumerate(["Train/cat", "Train/dog", "VALID/cat", "testing/dog"]):
+        save(tmp_path / place / "a.png", picture(i))
+    of = {split: load_dataset("image_folder", split, str(tmp_path)) for split in ("train", "test")}
+    assert [len(of[split].images) for split in of] == [2, 1]
+    for split in ("validation", "val", "VALID"):
+        images = load_dataset("image_folder", split, str(tmp_path)).images
+        np.testing.assert_array_equal(images, [picture(2)])
+    save(tmp_path / "val" / "cat" / "b.png", picture(5))
+    assert "'VALID' and 'val', which are the same split; keep one" in message(tmp_path)
+
+
+@pytest.mark.parametrize("beside", ["boat/a.png", "a.png"])
+def test_a_split_beside_other_images_is_ambiguous(tmp_path, beside):
+    """Nothing is left out in silence, and each way out that the line names works."""
+    save(tmp_path / "train" / "a.png", picture(0))
+    save(tmp_path / beside, picture(1))
+    line = message(tmp_path)
+    assert line.startswith(f"'{tmp_path}' holds a split (train) and beside it other images (1 ")
+    assert f"set --config.data.dir={tmp_path}/train" in line
+    assert load_dataset("image_folder", "train", str(tmp_path / "train")).images.shape[0] == 1
+    (tmp_path / "train").rename(tmp_path / "railway")
+    assert load_dataset("image_folder", "train", str(tmp_path)).images.shape[0] == 2
+
+
+def test_more_kinds_of_pictures_are_read(tmp_path):
+    grey = np.full((4, 4), 100, np.uint8)
+    for name, pixels in (("a.tif", grey), ("c.ppm", picture(0, 4, 4)), ("d.tiff", grey)):
+        save(tmp_path / name, pixels)
+    jpeg = io.BytesIO()
+    Image.fromarray(grey).save(jpeg, "jpeg")
+    (tmp_path / "e.jfif").write_bytes(jpeg.getvalue())
+    frames = [Image.fromarray(np.full((4, 4), value, np.uint8)) for value in (50, 200)]
+    frames[0].save(tmp_path / "b.gif", save_all=True, append_images=frames[1:])
+    source = open_source("image_folder", "train", str(tmp_path))
+    assert source.size == 5
+    assert source.notes == (f"'{tmp_path}': of 1 .gif files, the first frames are used",)
+    assert (source.load().images[1] == 50).all()
+
+
+NAMES = st.sampled_from(["cat", "dog", "train", "Test", "val", ".git", "__MACOSX", "deep", "x y"])
+FILES = st.sampled_from(["a.png", "b.PNG", "c.txt", ".d.png", "e", "f.tar.gz", "Thumbs.db"])
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(st.lists(st.tuples(st.lists(NAMES, max_size=3), FILES), max_size=8))
+def test_every_file_is_read_or_counted(places):
+    """Of any folder: what is trained on and what is reported left out are all the files there."""
+    with tempfile.TemporaryDirectory() as root:
+        for folders, name in places:
+            path = Path(root, *folders, name)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(PIXEL)
+        there = sum(path.is_file() for path in Path(root).rglob("*"))
+        listing = list_folder(Path(root))
+        assert len(listing.images) + sum(listing.left_out.values()) == there
+        try:
+            splits = find_splits(Path(root), listing)
+        except UserError:  # ambiguous
+            return
+        read = sum(
+            open_source("image_folder", split, root).size for split in splits if listing.images
+        )
+        assert read == len(listing.images)

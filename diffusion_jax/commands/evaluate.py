@@ -31,7 +31,7 @@ from diffusion_jax.files import replacing
 from diffusion_jax.run import folder
 from diffusion_jax.run.likelihood import IMAGES_AT_ONCE, Results, evaluate, measures
 from diffusion_jax.run.load import load
-from diffusion_jax.run.progress import ImageProgress
+from diffusion_jax.run.progress import ImageProgress, warn
 from diffusion_jax.run.run import CHANGEABLE, Run
 
 # The config keys that an evaluation may change.
@@ -56,6 +56,8 @@ def main(arguments: list[str]) -> None:
             f"--every {given.every}: must be below the run's {run.schedule.steps} steps"
         )
     source = build.source(run.config, given.split)
+    for note in source.notes:
+        warn(note)
     num = _check_data(source, run, given)
     out = given.out or given.workdir / "evaluation" / _name(given, run.step)
     if out.suffix.lower() != ".json" or out.is_dir():

@@ -66,6 +66,7 @@ class Source:
     shape: (h, w, c) of an image; levels and classes as in Dataset; size: the number of images.
     read(indices) reads some images; load() reads the whole split, and may run in a thread while
     something else compiles.
+    notes: lines for the user, such as what was left out.
     """
 
     shape: tuple[int, int, int]
@@ -74,6 +75,7 @@ class Source:
     size: int
     read: Read
     load: Callable[[], Dataset]
+    notes: tuple[str, ...] = ()
 
     @property
     def spec(self) -> DataSpec:

@@ -15,7 +15,7 @@ from diffusion_jax.data.dataset import Dataset, Read, Source
 from diffusion_jax.errors import UserError
 
 PIL_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
 CHUNK_IMAGES = 256  # decoded by one thread at a time
 MAX_PIXELS = 89_000_000
 DAMAGE = (zlib.error, struct.error)

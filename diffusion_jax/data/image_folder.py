@@ -1,7 +1,7 @@
 """A folder of image files, with or without class subfolders."""
 
 import os
-from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,17 +9,24 @@ import numpy as np
 
 from diffusion_jax.data.dataset import Source, choose_split, own_path
 from diffusion_jax.data.decoding import decode_image, encoded, limited_pixels
+from diffusion_jax.data.folder_listing import (
+    EXTENSIONS,
+    SPLITS,
+    Listing,
+    find_splits,
+    left_out_note,
+    list_folder,
+    top_of,
+)
 from diffusion_jax.errors import UserError
-
-EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp")
-SPLITS = ("train", "test")
 
 
 def open_image_folder(split: str, directory: str, image_size: int, channels: int) -> Source:
     """Open the images under `directory`, sorted by path, with 256 levels.
 
-    DIR/train and DIR/test are the splits if either exists; otherwise everything is 'train'.
-    Subfolders of a split are classes, if there are two or more and all images lie in them.
+    DIR/train, DIR/test and the like are the splits, see `folder_listing.find_splits`; without them
+    everything is 'train'. Subfolders of a split are classes, if there are two or more and all
+    images lie in them.
     image_size: crop and resize to this square; 0 keeps the size, which all must then share.
     channels: 3 or 0 for RGB, 1 for gray.
 
@@ -28,19 +35,57 @@ def open_image_folder(split: str, directory: str, image_size: int, channels: int
     channels = channels or 3
     if channels not in (1, 3):
         raise UserError(f"--config.data.channels={channels}: images have 1 or 3 channels")
-    folders = find_splits(own_path("image_folder", directory), split)
-    listed = {name: image_files(place) for name, place in folders.items()}
-    folder, files = folders[split], listed[split]
-    if not files:
-        raise UserError(f"'{folder}' holds no images ({', '.join(EXTENSIONS)})")
+    root = own_path("image_folder", directory)
+    if not root.is_dir():
+        raise UserError(f"--config.data.dir='{root}' is not a folder of images")
+    listing = list_folder(root)
+    if not listing.images:
+        note = left_out_note(root, listing)
+        extensions = ", ".join(EXTENSIONS)
+        raise UserError(f"'{root}' holds no images ({extensions}){note and f'; {note}'}")
+    folders = find_splits(root, listing)
+    folder = folders[chosen_split(root, folders, split)]
+    of_splits = {name: _within(listing.images, root, place) for name, place in folders.items()}
+    files = _within(listing.images, root, folder)
     with limited_pixels():
         first = os.path.join(folder, files[0])
         shape = decode_image(first, first, channels, image_size).shape
-    names = class_names([file for every in listed.values() for file in every])
+    names = class_names([file for every in of_splits.values() for file in every])
     numbers = {name: number for number, name in enumerate(names)}
-    labels = np.array([numbers.get(class_of(file), 0) for file in files], np.int32)
+    labels = np.array([numbers.get(top_of(file), 0) for file in files], np.int32)
     read = Files(str(folder), files, labels, shape, bool(image_size))
-    return encoded(f"'{folder}'", shape, len(names), len(files), read)
+    source = encoded(f"'{folder}'", shape, len(names), len(files), read)
+    return replace(source, notes=notes(root, listing))
+
+
+def chosen_split(root: Path, folders: dict[str, Path], split: str) -> str:
+    """Return the name of the split that was asked for by any of its names.
+
+    Raises:
+        UserError: there is no such split.
+    """
+    found = SPLITS.get(split.lower(), split)
+    if found == "test" and folders == {"train": root}:
+        raise UserError(f"'{root}' has no split 'test'; lay it out as {root}/train and {root}/test")
+    return choose_split(f"'{root}'", folders, found)
+
+
+def notes(root: Path, listing: Listing) -> tuple[str, ...]:
+    """Return lines on what is left out, and on animations."""
+    animated = sum(path.lower().endswith(".gif") for path in listing.images)
+    lines = [
+        left_out_note(root, listing),
+        f"'{root}': of {animated} .gif files, the first frames are used" if animated else "",
+    ]
+    return tuple(filter(None, lines))
+
+
+def _within(images: list[str], root: Path, folder: Path) -> list[str]:
+    """Return the paths of the images in a folder under `root`, relative to that folder."""
+    if folder == root:
+        return images
+    start = folder.name + os.sep
+    return [path.removeprefix(start) for path in images if path.startswith(start)]
 
 
 class Files(NamedTuple):
@@ -69,67 +114,10 @@ class Files(NamedTuple):
         return pixels
 
 
-def find_splits(root: Path, split: str) -> dict[str, Path]:
-    """Return the folder of each split under `root`; `split` must be one of them."""
-    if not root.is_dir():
-        raise UserError(f"--config.data.dir='{root}' is not a folder of images")
-    folders = {name: root / name for name in SPLITS if (root / name).is_dir()}
-    if not folders:
-        if split == "test":
-            raise UserError(
-                f"'{root}' has no split 'test'; lay it out as {root}/train and {root}/test"
-            )
-        folders = {"train": root}
-    choose_split(f"'{root}'", folders, split)
-    return folders
-
-
-def image_files(root: Path) -> list[str]:
-    """Return the paths of all images in `root`, sorted by their parts, without hidden files.
-
-    A link to a folder that contains it is not followed. Raises UserError for a folder
-    that cannot be read, or an image that is not a regular file.
-    """
-    found, waiting = [], [("", frozenset())]
-    while waiting:
-        inside, above = waiting.pop()
-        place = os.path.join(root, inside)
-        real = os.path.realpath(place)
-        if real in above:
-            continue
-        try:
-            with os.scandir(place) as listing:
-                entries = list(listing)
-        except OSError as error:
-            raise UserError(f"cannot read the folder '{place}': {error.strerror}") from error
-        for entry in entries:
-            path = os.path.join(inside, entry.name)
-            if holds(entry.is_dir):
-                waiting.append((path, above | {real}))
-            elif entry.name.lower().endswith(EXTENSIONS) and not entry.name.startswith("."):
-                if not holds(entry.is_file):
-                    raise UserError(f"{entry.path}: not a regular file; remove it")
-                found.append(path)
-    return sorted(found, key=lambda path: path.split(os.sep))
-
-
-def holds(question: Callable[[], bool]) -> bool:
-    """Ask about a folder's entry; return False if it cannot be resolved, as a link to itself."""
-    try:
-        return question()
-    except OSError:
-        return False
-
-
 def class_names(files: list[str]) -> list[str]:
     """Return the sorted top folders of all files; none if there is only one, or a file has none."""
-    names = sorted({class_of(file) for file in files})
-    return names if len(names) > 1 and all(os.sep in file for file in files) else []
-
-
-def class_of(file: str) -> str:
-    """Return the first part of a path within a split."""
-    return file.partition(os.sep)[0]
+    names = sorted({top_of(file) for file in files})
+    return names if len(names) > 1 and names[0] else []
 
 
 def size_text(shape: tuple) -> str:

@@ -39,6 +39,7 @@ def dry_run(config: Config, workdir: Path) -> Iterator[str]:
         folder.check_same(workdir, config, source.spec, source.size)
     training = build.training(config, diffusion)
     yield _data(config, source)
+    yield from source.notes
     yield _parameters(diffusion)
     prepared = read_and_compile(config, source, training, fresh=True)
     needed = needed_bytes(prepared.parallel.step)

@@ -94,6 +94,8 @@ def started(config: Config, own: Source | None) -> Iterator[tuple[State, Metrics
     cluster.check_joined()
     sharding.check_batch(config.train.batch_size, jax.device_count(), config.train.accumulate)
     source = own or build.source(config)
+    for note in source.notes:
+        warnings.warn(note, stacklevel=3)
     return _steps(config, source, build.diffusion(config, source.spec), began)
 
 

@@ -52,6 +52,8 @@ def train_in_folder(
     sharding.check_batch(config.train.batch_size, jax.device_count(), config.train.accumulate)
     enable_cache()
     source = given_source or build.source(config)
+    for note in source.notes:
+        cluster.on_first_process(lambda note=note: warn(note))
     diffusion = build.diffusion(config, source.spec)
     with ExitStack() as stack:
         done = cluster.on_first_process(lambda: _claim(workdir, config, source, stack, warn))
