@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from diffusion_jax.data import decoding
+from diffusion_jax.data.decoding import read_image, read_mask
 from diffusion_jax.data.folder_listing import find_splits, list_folder
 from diffusion_jax.data.sources import load_dataset, open_source
 from diffusion_jax.errors import UserError
@@ -37,7 +38,7 @@ PIXEL = PIXEL.getvalue()
 def message(folder, split="train", image_size=0, channels=0) -> str:
     """The line a person sees on opening and reading a folder."""
     with pytest.raises(UserError) as caught:
-        load_dataset("image_folder", split, str(folder), image_size, channels)
+        load_dataset("image_folder", split, str(folder), image_size=image_size, channels=channels)
     text = str(caught.value)
     assert "\n" not in text
     return text
@@ -107,11 +108,72 @@ def test_gray_palette_and_alpha_become_what_is_asked_for(tmp_path):
     assert (gray == 77).all()
 
 
-def test_exif_rotation_is_ignored(tmp_path):
+@pytest.mark.parametrize("kind", ["jpg", "png", "webp"])
+def test_photographs_are_turned_upright(tmp_path, kind):
+    """Before they are cropped; `exif=False` leaves them as they lie."""
     exif = Image.Exif()
-    exif[0x0112] = 6
-    Image.fromarray(picture(0, 4, 10)).save(tmp_path / "a.png", exif=exif)
-    assert open_source("image_folder", "train", str(tmp_path)).shape == (4, 10, 3)
+    exif[0x0112] = 6  # to be turned by 90 degrees, clockwise
+    pixels = np.repeat(np.repeat(picture(0, 4, 10) // 64 * 64, 4, 0), 4, 1)
+    Image.fromarray(pixels).save(tmp_path / f"a.{kind}", exif=exif, quality=100)
+    image = load_dataset("image_folder", "train", str(tmp_path)).images[0]
+    assert image.shape == (40, 16, 3)
+    lying = load_dataset("image_folder", "train", str(tmp_path), exif=False).images[0]
+    np.testing.assert_array_equal(image, np.rot90(lying, -1))
+    assert read_image(tmp_path / f"a.{kind}", (40, 16, 3)).shape == (40, 16, 3)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+@pytest.mark.parametrize("kind", ["png", "webp"])
+def test_hidden_colours_do_not_show(tmp_path, mode, kind):
+    """Transparent pixels are the background's colour, half-transparent ones are mixed with it."""
+    rgba = np.full((4, 4, 4), (200, 200, 200, 255), np.uint8)
+    rgba[0], rgba[1] = (0, 0, 0, 0), (0, 0, 0, 255)
+    if mode != "P":
+        rgba[2, :, 3] = 102
+    image = Image.fromarray(rgba)
+    image = image.quantize(8) if mode == "P" else image.convert(mode)
+    image.save(
+        tmp_path / f"a.{kind}", **({"lossless": True, "exact": True} if kind == "webp" else {})
+    )
+    white = load_dataset("image_folder", "train", str(tmp_path)).images[0]
+    assert (white[0] == 255).all()
+    assert (white[1] == 0).all()
+    if mode != "P":
+        np.testing.assert_allclose(white[2], 200 * 0.4 + 255 * 0.6, atol=1)
+    red = load_dataset("image_folder", "train", str(tmp_path), background="#ff0000").images[0]
+    np.testing.assert_array_equal(red[0, 0], [255, 0, 0])
+    grey = load_dataset("image_folder", "train", str(tmp_path), channels=1).images[0]
+    assert (grey[0] == 255).all()
+    as_before = load_dataset("image_folder", "train", str(tmp_path), background="").images[0]
+    np.testing.assert_array_equal(as_before[0], np.asarray(image.convert("RGB"))[0])
+
+
+def test_an_image_of_which_nothing_is_visible_is_named(tmp_path):
+    save(tmp_path / "a.png", np.zeros((4, 4, 4), np.uint8))
+    assert "broken image (it is entirely transparent)" in message(tmp_path)
+
+
+def test_a_background_that_is_no_colour_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"config.data.background 'whit' is no colour; give one"):
+        open_source("image_folder", "train", str(tmp_path), background="whit")
+
+
+def test_a_mask_is_what_is_transparent_or_else_what_is_white(tmp_path):
+    hole = np.full((4, 4, 4), 255, np.uint8)
+    hole[:2, :, 3] = 0
+    white = np.zeros((4, 4), np.uint8)
+    white[:2] = 255
+    upper = (white == 255).astype(float)
+    opaque = np.dstack([white, white, white, np.full_like(white, 255)])
+    for pixels, area in ((hole, "transparent"), (white, "white"), (opaque, "white")):
+        save(tmp_path / "mask.png", pixels)
+        mask = read_mask(tmp_path / "mask.png", (4, 4, 1))
+        assert mask.area == area
+        np.testing.assert_array_equal(mask.repainted[..., 0], upper)
+    for value, what in ((0, "nothing"), (255, "everything")):
+        save(tmp_path / "mask.png", np.full((4, 4), value, np.uint8))
+        with pytest.raises(UserError, match=f"mask.png selects {what}; make the area to repaint"):
+            read_mask(tmp_path / "mask.png", (4, 4, 1))
 
 
 def test_folders_without_images(tmp_path):

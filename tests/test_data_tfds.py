@@ -12,6 +12,7 @@ from data_published import SIZES, archive_at, own_builder, published, served
 from PIL import Image
 
 from diffusion_jax.data.archives import ARCHIVES
+from diffusion_jax.data.dataset import Look
 from diffusion_jax.data.decoding import decode_image
 from diffusion_jax.data.sources import load_dataset, open_source
 from diffusion_jax.data.tfds_prepare import prepare_builder
@@ -106,7 +107,9 @@ def test_other_data_sets_are_prepared_by_tfds(tmp_path):
     source = open_source("own_images", "train", str(tmp_path))
     assert (source.shape, source.classes, source.size) == ((8, 8, 3), 4, 2)
     dataset = source.load()
-    np.testing.assert_array_equal(dataset.images[0], decode_image(io.BytesIO(files[0]), "", 3))
+    np.testing.assert_array_equal(
+        dataset.images[0], decode_image(io.BytesIO(files[0]), "", Look(3))
+    )
     assert sorted(dataset.labels) == [0, 1]
 
 

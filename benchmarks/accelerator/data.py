@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
-from diffusion_jax.data.dataset import Dataset
+from diffusion_jax.data.dataset import Dataset, Look
 from diffusion_jax.data.decoding import encoded, read_pixels
 from diffusion_jax.data.sources import open_source
 from diffusion_jax.data.tfds_source import Records
@@ -187,7 +187,7 @@ def _unpacked(archive: zipfile.ZipFile, split: str, header: dict[str, Any]) -> D
     images = np.empty(header["shape"], np.uint8)
     for start in range(0, len(images), STRIP):
         part = images[start : start + STRIP]
-        strip = read_pixels(io.BytesIO(archive.read(_member(split, start))), 3)
+        strip = read_pixels(io.BytesIO(archive.read(_member(split, start))), Look(3))
         part[:] = strip[..., : part.shape[-1]].reshape(part.shape)
     labels = np.asarray(header["labels"], np.int32)
     if len(labels) != len(images):
@@ -238,7 +238,7 @@ def _read_split(place: Path, split: str, lengths: Sequence[int], most: int | Non
         if (count := len(records)) != sum(there.values()):
             raise ValueError(f"{count} images, not {sum(there.values())}")
         name, shape = f"'{CIFAR10}' in {place}", (32, 32, 3)
-        read = Records(records, name, "image", "label", shape, False)
+        read = Records(records, name, "image", "label", shape, Look(channels=shape[-1]))
         return encoded(name, shape, 10, min(count, most or count), read).load()
     except ModuleNotFoundError as error:
         message = f"--data: reading TFDS's files takes the package '{error.name}'; install it"

@@ -88,7 +88,15 @@ class Diffusion(NamedTuple):
 def source(config: Config, split: str | None = None) -> Source:
     """Open a split of the configured data set, by default the training split."""
     data = config.data
-    return open_source(data.name, split or data.split, data.dir, data.image_size, data.channels)
+    return open_source(
+        data.name,
+        split or data.split,
+        data.dir,
+        data.image_size,
+        data.channels,
+        data.background,
+        data.exif,
+    )
 
 
 def schedule(config: Config, levels: int) -> Schedule:

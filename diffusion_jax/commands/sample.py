@@ -55,7 +55,7 @@ def main(arguments: list[str]) -> None:
     run = run.with_config(_changed(run.config, given, overrides))
     if given.steps and given.steps > run.schedule.steps:
         raise UserError(f"--steps {given.steps}: the run has only {run.schedule.steps} steps")
-    steering = _steering(given, run.data.shape)
+    steering = _steering(given, run.data.shape, run.config.data.background)
     draw = run.drawing(given.num, steering)
     default = given.workdir / "samples" / f"sample_step{run.step}_seed{given.seed}.png"
     out = open_output(given.out or str(default), _identity(run, given, steering))
@@ -143,19 +143,22 @@ def _changed(config: Config, given, overrides: list[tuple[str, str]]) -> Config:
     return config
 
 
-def _steering(given, shape: tuple[int, int, int]) -> Steering:
+def _steering(given, shape: tuple[int, int, int], background: str) -> Steering:
     if (given.inpaint is None) != (given.mask is None):
         raise UserError("--inpaint and --mask belong together: give both")
     if given.inpaint and given.source:
         raise UserError("--inpaint and --from exclude each other: give one")
     if given.strength and not given.source:
         raise UserError("--strength is the noise added to --from: give both")
+    mask = read_mask(given.mask, shape) if given.mask else None
+    if mask:
+        print(f"repainting the {mask.area} area of {given.mask}", flush=True)
     return Steering(
         label=given.label,
-        source=read_image(given.source, shape) if given.source else None,
+        source=read_image(given.source, shape, background) if given.source else None,
         strength=given.strength or (STRENGTH if given.source else 1.0),
-        known=read_image(given.inpaint, shape) if given.inpaint else None,
-        seen=1.0 - read_mask(given.mask, shape) if given.mask else None,
+        known=read_image(given.inpaint, shape, background) if given.inpaint else None,
+        seen=1.0 - mask.repainted if mask else None,
     )
 
 

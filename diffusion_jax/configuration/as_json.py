@@ -29,7 +29,7 @@ MAY_CHANGE = (
     "train.steps",
 )
 # Values for keys that old runs lack and whose present default differs from what those runs did.
-AS_IT_WAS: dict[str, Any] = {}
+AS_IT_WAS: dict[str, Any] = {"data.background": "", "data.exif": False}
 RENAMED: dict[str, str] = {}  # old names of keys, with the new ones
 
 

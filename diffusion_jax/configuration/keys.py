@@ -158,6 +158,12 @@ DECLARED: dict[str, Key] = {
         0, "crop to a square and resize to this side; 0 keeps the size", 0, 8192
     ),
     "data.channels": Key(3, "1 for grey, 3 for colour; 0 keeps what is stored"),
+    "data.background": Key(
+        "white",
+        "colour that transparent images are put on, by name or as `#rrggbb`; empty ignores "
+        "transparency",
+    ),
+    "data.exif": Key(True, "turn photographs upright by their EXIF orientation"),
     "data.flip": Key(True, "mirror images at random"),
     "data.stream": Key(
         False, "read images during training, for data larger than memory; the order is the same"

@@ -5,19 +5,19 @@ from typing import Any
 
 import numpy as np
 
-from diffusion_jax.data.dataset import Dataset, Source, choose_split, loaded, own_path
+from diffusion_jax.data.dataset import Dataset, Look, Source, choose_split, loaded, own_path
 from diffusion_jax.data.decoding import check_memory
 from diffusion_jax.errors import UserError
 
 EXPECTED = "expected uint8 images [n, h, w, c] or [n, h, w]"
 
 
-def open_arrays(split: str, directory: str, image_size: int, channels: int) -> Source:
+def open_arrays(split: str, directory: str, look: Look) -> Source:
     """Open the images of a .npz or .npy file, with 256 levels; pickled objects are never read.
 
     directory: such a file, used as split 'train', or a folder with train.npz and test.npz (or
     .npy). In an .npz the images are `images` or `arr_0`, the labels, if any, `labels` or `arr_1`.
-    image_size and channels are not used: arrays are never resized or converted.
+    look is not used: arrays are never resized or converted.
 
     Raises UserError for anything else, naming the file and what is expected.
     """

@@ -51,6 +51,21 @@ class Dataset:
 Read = Callable[[Sequence[int] | np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
+class Look(NamedTuple):
+    """How a picture becomes pixels.
+
+    channels: 1 for grey, 3 for colour, 4 with alpha; 0 keeps what is stored.
+    size: crop and resize to a square of this side; 0 keeps the size.
+    background: colour that transparent pictures are put on; '' ignores transparency.
+    exif: turn photographs upright by their EXIF orientation.
+    """
+
+    channels: int = 0
+    size: int = 0
+    background: str = "white"
+    exif: bool = True
+
+
 class DataSpec(NamedTuple):
     """What a network is built for: image shape `(h, w, c)`, levels, number of classes."""
 

@@ -8,10 +8,11 @@ import warnings
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-from diffusion_jax.data.dataset import Dataset, Read, Source
+from diffusion_jax.data.dataset import Dataset, Look, Read, Source
 from diffusion_jax.errors import UserError
 
 PIL_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
@@ -35,13 +36,25 @@ class Unreadable(ValueError):
     """An image file that is damaged, too large, or not of 8 bits: the text says which."""
 
 
-def read_pixels(file, channels: int, image_size: int = 0) -> np.ndarray:
+def check_background(colour: str) -> None:
+    """Raise a `UserError` if the text is no colour that Pillow knows, and not empty."""
+    from PIL import ImageColor
+
+    try:
+        ImageColor.getrgb(colour or "white")
+    except ValueError as error:
+        raise UserError(
+            f"config.data.background '{colour}' is no colour; give one by name, such as white or "
+            "black, or as #rrggbb"
+        ) from error
+
+
+def read_pixels(file, look: Look) -> np.ndarray:
     """Read one image file, a path or a binary stream, as uint8 [h, w, channels].
 
-    image_size: crop and resize to this square, or 0 to keep the size. EXIF rotation is ignored.
     Raises Unreadable. An image of more than MAX_PIXELS is not decoded at all.
     """
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image, ImageOps, UnidentifiedImageError
 
     try:
         with Image.open(file, formats=FORMATS) as image:
@@ -49,9 +62,12 @@ def read_pixels(file, channels: int, image_size: int = 0) -> np.ndarray:
                 raise Image.DecompressionBombError
             if image.mode[0] in "IF":
                 raise ValueError("its pixels have more than 8 bits")
-            mode = PIL_MODES[channels]
-            pixels = image if image.mode == mode else image.convert(mode)
-            array = np.asarray(centre_square(pixels, image_size) if image_size else pixels)
+            upright = ImageOps.exif_transpose(image) if look.exif else image
+            opaque = look.background and look.channels != 4 and upright.has_transparency_data
+            mode = PIL_MODES[look.channels]
+            pixels = on_background(upright, look.background) if opaque else upright
+            pixels = pixels if pixels.mode == mode else pixels.convert(mode)
+            array = np.asarray(centre_square(pixels, look.size) if look.size else pixels)
     except UnidentifiedImageError:
         raise Unreadable(f"not a readable {', '.join(FORMATS)} image") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -59,13 +75,30 @@ def read_pixels(file, channels: int, image_size: int = 0) -> np.ndarray:
     # On damaged files, Pillow's decoders raise all kinds of errors.
     except (OSError, ValueError, SyntaxError, EOFError, IndexError, MemoryError, *DAMAGE) as error:
         raise Unreadable(f"broken image ({error})") from error
-    return array.reshape(*array.shape[:2], channels)
+    return array.reshape(*array.shape[:2], look.channels)
 
 
-def decode_image(file, name: str, channels: int, image_size: int = 0) -> np.ndarray:
+def on_background(image, colour: str):
+    """Put a Pillow image with transparency on one colour.
+
+    Raises:
+        ValueError: nothing of it is visible.
+    """
+    from PIL import Image
+
+    rgba = image.convert("RGBA")
+    lowest, highest = rgba.getchannel("A").getextrema()
+    if highest == 0:
+        raise ValueError("it is entirely transparent")
+    if lowest == 255:
+        return rgba.convert("RGB")
+    return Image.alpha_composite(Image.new("RGBA", rgba.size, colour), rgba).convert("RGB")
+
+
+def decode_image(file, name: str, look: Look) -> np.ndarray:
     """Read an image of a data set by read_pixels; on failure, raise a UserError with `name`."""
     try:
-        return read_pixels(file, channels, image_size)
+        return read_pixels(file, look)
     except Unreadable as error:
         raise UserError(f"{name}: {error}; remove it") from error
 
@@ -122,28 +155,47 @@ def encoded(name: str, shape: tuple, classes: int, size: int, read: Read) -> Sou
     return Source(shape, 256, classes, size, read, load)
 
 
-def read_image(path: Path, shape: tuple[int, int, int]) -> np.ndarray:
+def read_image(path: Path, shape: tuple[int, int, int], background: str = "white") -> np.ndarray:
     """Read a picture as float32 `[h, w, c]` in [-1, 1], in grey or colour as the run needs.
 
     Raises:
         UserError: it cannot be read, or has another size.
     """
-    return _read_sized(path, shape, 3 if shape[-1] == 3 else 1) / 127.5 - 1.0
+    look = Look(3 if shape[-1] == 3 else 1, background=background)
+    return _read_sized(path, shape, look) / 127.5 - 1.0
 
 
-def read_mask(path: Path, shape: tuple[int, int, int]) -> np.ndarray:
-    """Read a black-and-white picture as float32 `[h, w, 1]`: 1 where it is white.
+class Mask(NamedTuple):
+    """A mask, float32 `[h, w, 1]`, 1 where the image is repainted; and what that area is."""
+
+    repainted: np.ndarray
+    area: str
+
+
+def read_mask(path: Path, shape: tuple[int, int, int]) -> Mask:
+    """Read the area to repaint: where the picture is transparent, or else where it is white.
 
     Raises:
-        UserError: it cannot be read, or has another size.
+        UserError: the picture cannot be read, has another size, or selects nothing or everything.
     """
-    return np.rint(_read_sized(path, shape, 1) / 255.0)
+    alpha = _read_sized(path, shape, Look(4))[..., 3:]
+    if alpha.min() < alpha.max():
+        mask = Mask(1.0 - np.rint(alpha / 255.0), "transparent")
+    else:
+        mask = Mask(np.rint(_read_sized(path, shape, Look(1, background="")) / 255.0), "white")
+    if mask.repainted.min() == mask.repainted.max():
+        what = "everything" if mask.repainted.max() else "nothing"
+        raise UserError(
+            f"the mask {path} selects {what}; make the area to repaint white or transparent, and "
+            "the rest black or opaque"
+        )
+    return mask
 
 
-def _read_sized(path: Path, shape: tuple[int, int, int], channels: int) -> np.ndarray:
+def _read_sized(path: Path, shape: tuple[int, int, int], look: Look) -> np.ndarray:
     try:
         with limited_pixels():
-            pixels = read_pixels(path, channels)
+            pixels = read_pixels(path, look)
     except Unreadable as error:
         raise UserError(f"cannot read the picture {path}: {error}") from error
     height, width = pixels.shape[:2]

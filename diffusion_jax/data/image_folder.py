@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from diffusion_jax.data.dataset import Source, choose_split, own_path
+from diffusion_jax.data.dataset import Look, Source, choose_split, own_path
 from diffusion_jax.data.decoding import decode_image, encoded, limited_pixels
 from diffusion_jax.data.folder_listing import (
     EXTENSIONS,
@@ -21,20 +21,20 @@ from diffusion_jax.data.folder_listing import (
 from diffusion_jax.errors import UserError
 
 
-def open_image_folder(split: str, directory: str, image_size: int, channels: int) -> Source:
+def open_image_folder(split: str, directory: str, look: Look) -> Source:
     """Open the images under `directory`, sorted by path, with 256 levels.
 
     DIR/train, DIR/test and the like are the splits, see `folder_listing.find_splits`; without them
     everything is 'train'. Subfolders of a split are classes, if there are two or more and all
     images lie in them.
-    image_size: crop and resize to this square; 0 keeps the size, which all must then share.
-    channels: 3 or 0 for RGB, 1 for gray.
+    look: its size crops and resizes to a square; 0 keeps the size, which all must then share.
+    Its channels are 3 or 0 for RGB, 1 for gray.
 
     Raises UserError for a folder without images, a missing split, or a broken image.
     """
-    channels = channels or 3
-    if channels not in (1, 3):
-        raise UserError(f"--config.data.channels={channels}: images have 1 or 3 channels")
+    look = look._replace(channels=look.channels or 3)
+    if look.channels not in (1, 3):
+        raise UserError(f"--config.data.channels={look.channels}: images have 1 or 3 channels")
     root = own_path("image_folder", directory)
     if not root.is_dir():
         raise UserError(f"--config.data.dir='{root}' is not a folder of images")
@@ -49,11 +49,11 @@ def open_image_folder(split: str, directory: str, image_size: int, channels: int
     files = _within(listing.images, root, folder)
     with limited_pixels():
         first = os.path.join(folder, files[0])
-        shape = decode_image(first, first, channels, image_size).shape
+        shape = decode_image(first, first, look).shape
     names = class_names([file for every in of_splits.values() for file in every])
     numbers = {name: number for number, name in enumerate(names)}
     labels = np.array([numbers.get(top_of(file), 0) for file in files], np.int32)
-    read = Files(str(folder), files, labels, shape, bool(image_size))
+    read = Files(str(folder), files, labels, shape, look)
     source = encoded(f"'{folder}'", shape, len(names), len(files), read)
     return replace(source, notes=notes(root, listing))
 
@@ -95,7 +95,7 @@ class Files(NamedTuple):
     files: list[str]
     labels: np.ndarray
     shape: tuple[int, int, int]
-    resize: bool
+    look: Look
 
     def __call__(self, indices):
         images = np.empty((len(indices), *self.shape), np.uint8)
@@ -104,8 +104,7 @@ class Files(NamedTuple):
         return images, self.labels[indices]
 
     def _decode(self, path: str):
-        height, _, channels = self.shape
-        pixels = decode_image(path, path, channels, height if self.resize else 0)
+        pixels = decode_image(path, path, self.look)
         if pixels.shape != self.shape:
             raise UserError(
                 f"{path} is {size_text(pixels.shape)} and {os.path.basename(self.files[0])} is "

@@ -1,11 +1,14 @@
 """All data sets by name, and the digits, which come with scikit-learn."""
 
+from typing import Any
+
 import numpy as np
 
 from diffusion_jax.data import tfds_source
 from diffusion_jax.data.arrays import open_arrays
 from diffusion_jax.data.batches import permutation
-from diffusion_jax.data.dataset import Dataset, Source, choose_split, loaded
+from diffusion_jax.data.dataset import Dataset, Look, Source, choose_split, loaded
+from diffusion_jax.data.decoding import check_background
 from diffusion_jax.data.image_folder import open_image_folder
 from diffusion_jax.errors import UserError, unknown_name
 
@@ -19,7 +22,7 @@ DIGITS_SPLITS = {
 }
 
 
-def open_digits(split: str, directory: str, image_size: int, channels: int) -> Source:
+def open_digits(split: str, directory: str, look: Look) -> Source:
     """Open the UCI handwritten digits: 1797 images [8, 8, 1] in 17 levels, 10 classes.
 
     split: one of DIGITS_SPLITS; 'train' has 80% of the images, 'test' the other 360. The other
@@ -34,7 +37,7 @@ def open_digits(split: str, directory: str, image_size: int, channels: int) -> S
     return loaded(Dataset(images, labels[chosen].astype(np.int32), levels=17, classes=10))
 
 
-# Each is (split, directory, image_size, channels) -> Source; any other name is looked up in TFDS.
+# Each is (split, directory, look) -> Source; any other name is looked up in TFDS.
 DATASETS = {
     "arrays": open_arrays,
     "digits": open_digits,
@@ -43,17 +46,26 @@ DATASETS = {
 
 
 def open_source(
-    name: str, split: str = "train", directory: str = "", image_size: int = 0, channels: int = 0
+    name: str,
+    split: str = "train",
+    directory: str = "",
+    image_size: int = 0,
+    channels: int = 0,
+    background: str = "white",
+    exif: bool = True,
 ) -> Source:
     """Open one split of a data set: one of DATASETS, or any image data set of TFDS.
 
     directory: its folder. image_size, channels: convert the images to these; 0 keeps their own.
+    background, exif: as in Look.
     Raises UserError for an unknown name or split, or images of another size or channel count.
     """
+    check_background(background)
+    look = Look(channels, image_size, background, exif)
     if name in DATASETS:
-        source = DATASETS[name](split, directory, image_size, channels)
+        source = DATASETS[name](split, directory, look)
     elif builder := tfds_source.find_prepared_builder(name, directory):
-        source = tfds_source.open_builder(builder, split, image_size, channels)
+        source = tfds_source.open_builder(builder, split, look)
     else:
         nearest = ", ".join(tfds_source.nearest_names(name)) or "none"
         known = unknown_name("data set", name, DATASETS)
@@ -66,8 +78,6 @@ def open_source(
     return source
 
 
-def load_dataset(
-    name: str, split: str = "train", directory: str = "", image_size: int = 0, channels: int = 0
-) -> Dataset:
+def load_dataset(name: str, split: str = "train", directory: str = "", **look: Any) -> Dataset:
     """Load one split of a data set into memory; arguments as in open_source."""
-    return open_source(name, split, directory, image_size, channels).load()
+    return open_source(name, split, directory, **look).load()

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from diffusion_jax.data.dataset import Source, choose_split
+from diffusion_jax.data.dataset import Look, Source, choose_split
 from diffusion_jax.data.decoding import PIL_MODES, decode_image, encoded
 from diffusion_jax.data.tfds_prepare import prepare_builder, quiet_tfds
 from diffusion_jax.errors import UserError
@@ -59,12 +59,12 @@ def nearest_names(name: str) -> list[str]:
     return difflib.get_close_matches(name, tfds.list_builders(with_community_datasets=False))
 
 
-def open_builder(builder, split: str, image_size: int, channels: int) -> Source:
+def open_builder(builder, split: str, look: Look) -> Source:
     """Open one split of a prepared TFDS data set, with 256 levels.
 
     The image is the feature `image` or the only Image, the label `label` or the only ClassLabel.
-    image_size: crop and resize to this square; 0 keeps the size. channels: 1 for gray, 3 for RGB;
-    0 keeps them.
+    look: its size crops and resizes to a square, 0 keeps the size; its channels are 1 for gray, 3
+    for RGB, 0 keeps them.
 
     Raises UserError if there is no such split or image, and on loading if the data are damaged.
     """
@@ -75,13 +75,13 @@ def open_builder(builder, split: str, image_size: int, channels: int) -> Source:
     features = builder.info.features
     image = image_feature(builder)
     label = choose_feature(features, tfds.features.ClassLabel, "label")
-    shape = output_shape(name, features[image], image_size, channels)
+    shape = output_shape(name, features[image], look.size, look.channels)
     classes = features[label].num_classes if label else 0
     size = builder.info.splits[split].num_examples
 
     name = f"'{builder.name}' in {builder.data_dir}"
     records = builder.as_data_source(split=split).data_source
-    read = Records(records, name, image, label, shape, bool(image_size))
+    read = Records(records, name, image, label, shape, look._replace(channels=shape[-1]))
     return encoded(name, shape, classes, size, read)
 
 
@@ -131,7 +131,7 @@ class Records(NamedTuple):
     image: str
     label: str | None
     shape: tuple[int, int, int]
-    resize: bool
+    look: Look
 
     def __call__(self, indices):
         from google.protobuf.message import DecodeError
@@ -156,8 +156,7 @@ class Records(NamedTuple):
         return images, labels
 
     def _decode(self, file: bytes, name: str):
-        height, _, channels = self.shape
-        pixels = decode_image(io.BytesIO(file), name, channels, height if self.resize else 0)
+        pixels = decode_image(io.BytesIO(file), name, self.look)
         if pixels.shape != self.shape:
             raise UserError(f"{name} is {pixels.shape}, not {self.shape} as declared")
         return pixels

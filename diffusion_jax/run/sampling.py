@@ -81,6 +81,11 @@ def _mask(given: Any, shape: tuple[int, int, int]) -> np.ndarray:
             f"mask is {mask.dtype} {list(mask.shape)}; expected bool {list(shape[:2])}, "
             "True where the image is repainted"
         )
+    if mask.all() or not mask.any():
+        raise UserError(
+            f"mask selects {'everything' if mask.all() else 'nothing'}; it must be True where the "
+            "image is repainted and False elsewhere"
+        )
     return mask[..., None].astype(np.float32)
 
 
