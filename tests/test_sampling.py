@@ -172,6 +172,7 @@ BAD = {
     "--strength=0.5": "--strength is the noise added to --from: give both",
     "--mask={0}/mask.png": "--inpaint and --mask belong together",
     "--inpaint={0}/small.png --mask={0}/mask.png": "is 4 pixels wide and 8 high; the run's images",
+    "--inpaint={0}/image.png --mask={0}/white.png": "white.png selects everything; make",
     "--inpaint={0}/image.png --mask={0}/small.png": "is 4 pixels wide and 8 high; the run's images",
     "--from={0}/small.png": "the run's images are 8 wide and 8 high",
     "--from={0}/no.png": "cannot read the picture",
@@ -190,7 +191,9 @@ BAD = {
 @pytest.mark.parametrize("arguments", BAD)
 def test_bad_input_is_named(arguments, workdir, tmp_path):
     picture(tmp_path / "image.png", 100)
-    picture(tmp_path / "mask.png", 255)
+    half = np.repeat(np.array([0, 255], np.uint8), 4)[:, None].repeat(8, 1)
+    Image.fromarray(half).save(tmp_path / "mask.png")
+    picture(tmp_path / "white.png", 255)
     picture(tmp_path / "small.png", 100, size=(4, 8))
     (tmp_path / "text.png").write_text("no picture")
     picture(tmp_path / "deep.png", 100, mode="I;16")
