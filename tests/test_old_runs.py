@@ -58,6 +58,13 @@ def test_an_old_run_resumes(old_run):
     assert (old_run / "checkpoints" / "5").is_dir()
     steps = [json.loads(line)["step"] for line in (old_run / "metrics.jsonl").open()]
     assert steps == [1, 2, 3, 4, 5]
+    data = json.loads((old_run / "config.json").read_text())["config"]["data"]
+    assert (data["exif"], data["background"]) == (False, "")  # as images were read then
+    done = run_inside([*command, *flags(train__steps=6, train__save_every=3)])
+    assert (done.returncode, "after step 5" in done.stdout) == (0, True), done.stderr
+    done = run_inside([*command, *flags(train__steps=7, data__background="black")])
+    assert done.returncode == 2
+    assert "data.background ( -> black)" in done.stderr
 
 
 def test_what_an_old_run_lacks_means_as_it_was(old_run, monkeypatch):

@@ -2,6 +2,7 @@
 
 from diffusion_jax.configuration.as_json import (
     Config,
+    as_it_was,
     deviations,
     differences,
     flatten,
@@ -22,6 +23,7 @@ from diffusion_jax.configuration.load import (
 __all__ = [
     "CONFIGS",
     "Config",
+    "as_it_was",
     "changed",
     "config",
     "default_config",

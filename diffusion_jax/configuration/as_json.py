@@ -119,3 +119,20 @@ def differences(old: dict, new: dict) -> list[str]:
 
 def _of_network(key: str) -> bool:
     return key.startswith("model.") and key != "model.name"
+
+
+def as_it_was(old: dict, config: Config) -> dict[str, Any]:
+    """Return what a run that is older than some keys keeps of them when it resumes, as a tree.
+
+    Args:
+        old: the run's config, translated by `modernised`.
+        config: the present one, whose defaults for these keys mean something else.
+    """
+    before, now = flatten(old), flatten(to_json(config))
+    usual = _defaults(keys(names_of(now)))
+    kept = {
+        key: value
+        for key, value in AS_IT_WAS.items()
+        if before.get(key) == value and now.get(key) == usual.get(key)
+    }
+    return nested(kept)

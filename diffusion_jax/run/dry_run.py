@@ -33,6 +33,7 @@ def dry_run(config: Config, workdir: Path) -> Iterator[str]:
     folder.check_writable(workdir)
     sharding.check_batch(config.train.batch_size, jax.device_count(), config.train.accumulate)
     enable_cache()
+    config = folder.resumed(workdir, config)
     source = build.source(config)
     diffusion = build.diffusion(config, source.spec)
     if step_folders.complete(workdir / "checkpoints"):

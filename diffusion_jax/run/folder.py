@@ -5,11 +5,13 @@ import json
 import os
 import socket
 import subprocess
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import IO, NamedTuple
 
 from diffusion_jax import __version__, configuration
+from diffusion_jax.checkpoints import step_folders
 from diffusion_jax.configuration import Config
 from diffusion_jax.configuration.plugins import check_plugins, plugins_of
 from diffusion_jax.data.dataset import DataSpec
@@ -100,6 +102,17 @@ def check_same(folder: Path, config: Config, data: DataSpec, images: int) -> Non
             f"{folder} holds a run with another config: {', '.join(changed)}; "
             "choose another --workdir"
         )
+
+
+def resumed(folder: Path, config: Config) -> Config:
+    """Return the configuration with which an existing run in `folder` goes on.
+
+    Keys that are newer than the run keep the values that mean what it did.
+    """
+    path = folder / "config.json"
+    if not path.exists() or not step_folders.complete(folder / "checkpoints"):
+        return config
+    return configuration.changed(config, configuration.as_it_was(_read(path)["config"], config))
 
 
 def begin(
@@ -217,15 +230,12 @@ def _damaged(path: Path, reason: str) -> UserError:
 
 
 def versions() -> dict[str, str | None]:
-    """Return the versions of the packages that results depend on."""
-    return {"diffusion_jax": __version__, **{name: _version(name) for name in PACKAGES}}
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
+    """Return the versions of the packages that results depend on, None for one that is missing."""
+    found: dict[str, str | None] = {"diffusion_jax": __version__, **dict.fromkeys(PACKAGES)}
+    for name in PACKAGES:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
 
 
 def _git_revision() -> str | None:

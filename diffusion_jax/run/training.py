@@ -51,6 +51,7 @@ def train_in_folder(
     folder.check_writable(workdir)
     sharding.check_batch(config.train.batch_size, jax.device_count(), config.train.accumulate)
     enable_cache()
+    config = folder.resumed(workdir, config)
     source = given_source or build.source(config)
     for note in source.notes:
         cluster.on_first_process(lambda note=note: warn(note))
