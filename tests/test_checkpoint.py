@@ -11,7 +11,7 @@ from faults import DAMAGE, fill, flip, small_disk
 from tensorboardX.proto import event_pb2
 from tiny import Tiny
 
-from diffusion_jax.checkpoints import manifest, step_folders
+from diffusion_jax.checkpoints import manifest, step_folders, storage
 from diffusion_jax.checkpoints.step_folders import Keep
 from diffusion_jax.checkpoints.storage import Checkpoints, Outcome, SavedLosses
 from diffusion_jax.errors import UserError
@@ -273,3 +273,10 @@ def test_metrics_wait_for_room_and_come_once(disk):
     assert start(last) > 2
     lines = (disk / "metrics.jsonl").read_text().splitlines()
     assert lines == [f'{{"step": {n}, "loss": {float(n)}}}' for n in range(1, 201)]
+
+
+@pytest.mark.parametrize("detail", ["os_error_code='ENOSPC'", "tensorstore_spec='{\"cache\":{}}'"])
+def test_the_reason_of_a_failed_save_is_the_systems(detail):
+    """Orbax and tensorstore put paths before it and details after it."""
+    text = f"Error writing /run/saving-6/ema: ENOSPC: No space left on device [{detail}]"
+    assert storage._reason(ValueError(text)) == "No space left on device"

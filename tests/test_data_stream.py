@@ -121,7 +121,8 @@ def test_a_broken_image_is_named(tmp_path, streams, workers):
         next(stream)
     with pytest.raises(UserError) as caught:
         next(stream)
-    assert str(caught.value) == f"{broken}: not a readable PNG, JPEG, WEBP, BMP image; remove it"
+    kinds = "PNG, JPEG, WEBP, BMP, GIF, TIFF, PPM"
+    assert str(caught.value) == f"{broken}: not a readable {kinds} image; remove it"
 
 
 def test_a_killed_reader_is_named(tmp_path, streams):
@@ -200,7 +201,7 @@ def test_the_command_names_a_broken_image(tmp_path):
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 2, done.stderr
     assert done.stderr.splitlines() == [
-        f"error: {broken}: not a readable PNG, JPEG, WEBP, BMP image; remove it"
+        f"error: {broken}: not a readable PNG, JPEG, WEBP, BMP, GIF, TIFF, PPM image; remove it"
     ]
 
 

@@ -1,6 +1,7 @@
 """Checkpoints on disk: the only module that calls Orbax."""
 
 import json
+import re
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -243,4 +244,4 @@ def _reason(error: BaseException) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    return text.rsplit(": ", 1)[-1].removesuffix("]").split(" [os_error_code")[0]
+    return re.split(r" \[\w+=", text.rsplit(": ", 1)[-1].removesuffix("]"))[0]
