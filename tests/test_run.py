@@ -376,25 +376,21 @@ def test_images_that_use_few_levels_are_suspicious(test_split):
         next(dj.steps(settings(), test_split.images))
 
 
-def test_divergence_is_an_exception():
+@pytest.mark.parametrize(
+    ("steps", "most", "message"),
+    [
+        (12, 2, "try a lower config"),
+        (3, 1, "1 updates in a row were not finite"),  # noticed in the last steps, too
+    ],
+)
+def test_divergence_is_an_exception(steps, most, message):
     config = settings(
         optimizer__learning_rate="1e30",
-        train__steps=12,
-        train__max_skipped=2,
+        train__steps=steps,
+        train__max_skipped=most,
         optimizer__warmup_steps=0,
     )
-    with pytest.raises(dj.Diverged, match="try a lower config"):
-        dj.train(config)
-
-
-def test_divergence_in_the_last_steps_is_noticed():
-    config = settings(
-        optimizer__learning_rate="1e30",
-        train__steps=3,
-        train__max_skipped=1,
-        optimizer__warmup_steps=0,
-    )
-    with pytest.raises(dj.Diverged, match="1 updates in a row were not finite"):
+    with pytest.raises(dj.Diverged, match=message):
         dj.train(config)
 
 

@@ -2,7 +2,7 @@
 
 python -m benchmarks.studies.packing --config digits [--rounds 5] [--steps 40] [--out x.json]
 
-Each round compiles the step anew, with no compilation cache, and then times it.
+Each round compiles the step again, without the compilation cache, and then times it.
 """
 
 import time

@@ -77,6 +77,10 @@ def _find(config: Config, key: str) -> tuple[Config, str]:
         raise UserError(f"config.{key} is a group of keys; set those in it, such as '{inside}'")
     if key not in known:
         raise UserError(f"no config key '{key}'; the nearest is '{nearest(key, known)}'")
+    return _group(config, key)
+
+
+def _group(config: Config, key: str) -> tuple[Config, str]:
     *groups, leaf = key.split(".")
     return functools.reduce(lambda group, name: group[name], groups, config), leaf
 
@@ -94,7 +98,7 @@ def _set(config: Config, key: str, value: Any) -> None:
             if name not in before or (key == "model.name" and _is_field(name, flat, before)):
                 _put(config, name, held(meant))
         for name in before.keys() - after.keys():
-            inner, last = _find(config, name)
+            inner, last = _group(config, name)
             del inner[last]
 
 
@@ -106,8 +110,8 @@ def _is_field(name: str, flat: Mapping[str, Any], before: Mapping[str, Key]) -> 
 
 
 def _put(config: Config, key: str, value: Any) -> None:
-    *groups, leaf = key.split(".")
-    functools.reduce(lambda group, name: group[name], groups, config)[leaf] = value
+    group, leaf = _group(config, key)
+    group[leaf] = value
 
 
 def with_arguments(config: Config) -> Config:

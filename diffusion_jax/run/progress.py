@@ -4,6 +4,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 from tqdm import tqdm
 
@@ -33,6 +34,12 @@ def warn(line: str) -> None:
     print(f"warning: {line}", file=sys.stderr, flush=True)
 
 
+def _bar(quiet: bool, **options: Any) -> tqdm:
+    """Return a bar on stdout, disabled if quiet or if that is no terminal."""
+    disable = quiet or not sys.stdout.isatty()
+    return tqdm(file=sys.stdout, dynamic_ncols=True, disable=disable, **options)
+
+
 class TrainingProgress:
     """Progress of a training run, written to stdout unless `quiet`.
 
@@ -44,14 +51,7 @@ class TrainingProgress:
         self._steps, self._start, self._began = steps, start, time.perf_counter()
         self._quiet, self._warn = quiet, warn
         self._at = start
-        self._bar = tqdm(
-            total=steps,
-            initial=start,
-            unit="step",
-            file=sys.stdout,
-            dynamic_ncols=True,
-            disable=quiet or not sys.stdout.isatty(),
-        )
+        self._bar = _bar(quiet, total=steps, initial=start, unit="step")
 
     def line(self, text: str) -> None:
         """Print one line, above the bar if there is one."""
@@ -100,15 +100,8 @@ class ImageProgress:
     def __init__(self, num: int, word: str, quiet: bool = False):
         self._num, self._word, self._quiet = num, word, quiet
         self._done = self._said = 0.0
-        self._bar = tqdm(
-            total=num,
-            desc=word,
-            unit="image",
-            file=sys.stdout,
-            dynamic_ncols=True,
-            bar_format="{l_bar}{bar}| {n:.1f}/{total} images [{elapsed}<{remaining}]",
-            disable=quiet or not sys.stdout.isatty(),
-        )
+        shown = "{l_bar}{bar}| {n:.1f}/{total} images [{elapsed}<{remaining}]"
+        self._bar = _bar(quiet, total=num, desc=word, unit="image", bar_format=shown)
 
     def __call__(self, done: float) -> None:
         if done <= self._done:
