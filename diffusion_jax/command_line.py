@@ -11,6 +11,7 @@ from pathlib import Path
 import jax
 from absl import logging
 
+from diffusion_jax import paths
 from diffusion_jax.errors import Diverged, LostPeer, Stopped, Unsaved, UserError
 from diffusion_jax.processes import cluster
 
@@ -33,7 +34,7 @@ class Parser(argparse.ArgumentParser):
 
     def add_plugins(self, help: str) -> None:
         """Add `--plugins`, the users' files that add entries to the tables."""
-        self.add_argument("--plugins", type=paths, default=(), metavar="FILE[,FILE]", help=help)
+        self.add_argument("--plugins", type=as_paths, default=(), metavar="FILE[,FILE]", help=help)
 
     def error(self, message):
         raise UserError(f"{message}; see --help")
@@ -82,11 +83,14 @@ def named(text: str) -> str:
 
 
 def as_path(text: str) -> Path:
-    """Parse a non-empty path."""
-    return Path(named(text))
+    """Parse a path."""
+    try:
+        return paths.as_path(text)
+    except UserError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
-def paths(text: str) -> list[Path]:
+def as_paths(text: str) -> list[Path]:
     """Parse paths that are separated by commas."""
     return [as_path(part) for part in text.split(",")]
 

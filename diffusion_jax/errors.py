@@ -36,6 +36,12 @@ def unknown_name(kind: str, name: str, known) -> UserError:
     return UserError(f"unknown {kind} '{name}'; known: {', '.join(sorted(known))}")
 
 
+def counted(number: int, noun: str) -> str:
+    """Return a number and its noun: "1 step", "2 steps", "1,437 images"."""
+    many = f"{noun}es" if noun.endswith(("s", "ch")) else f"{noun}s"
+    return f"{number:,} {noun if number == 1 else many}"
+
+
 class Stopped(Exception):
     """A stop by a signal, after the state was saved; the exit code is 128 + the signal."""
 

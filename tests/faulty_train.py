@@ -13,8 +13,8 @@ def crash(at):
     """The batch after `at` updates cannot be read."""
     in_memory = feed.in_memory
 
-    def faulty(dataset, seed, batch_size):
-        batch = in_memory(dataset, seed, batch_size)
+    def faulty(dataset, order):
+        batch = in_memory(dataset, order)
 
         def read(step):
             if step == at:

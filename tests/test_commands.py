@@ -42,7 +42,7 @@ def restored(folder, step):
 def test_a_run_leaves_what_it_promises(workdir):
     record = json.loads((workdir / "config.json").read_text())
     assert record["config"]["train"]["steps"] == 6
-    assert record["data"] == {"shape": [8, 8, 1], "levels": 17, "classes": 10}
+    assert record["data"] == {"shape": [8, 8, 1], "levels": 17, "classes": 10, "class_names": []}
     assert record["sessions"][0]["versions"]["jax"]
     assert "schedule.log_snr_min" in flatten(record["config"])
     assert sorted(path.name for path in (workdir / "checkpoints").iterdir()) == ["3", "6"]
@@ -180,7 +180,7 @@ BAD = {
     "negative seed": (train("W", seed=-1), "config.seed is -1; it must be between 0 and"),
     "odd channels": (train("W", model__channels=7), "model.channels"),
     "no folder of images": (train("W", data__name="image_folder"), "set --config.data.dir"),
-    "empty workdir": (sample("", "--num=1"), "argument --workdir: expected a name"),
+    "empty workdir": (sample("", "--num=1"), "argument --workdir: a path is empty"),
     "num abc": (sample("W", "--num=abc"), "argument --num: expected an integer, got 'abc'"),
     "num 0": (sample("W", "--num=0"), "argument --num: must be at least 1, got 0"),
     "no run": (sample("/nowhere"), "no run in /nowhere"),

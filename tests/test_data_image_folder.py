@@ -188,7 +188,8 @@ def test_folders_without_images(tmp_path):
 def test_splits_that_are_not_there(tmp_path):
     save(tmp_path / "a.png", picture(0))
     assert message(tmp_path, "test") == (
-        f"'{tmp_path}' has no split 'test'; lay it out as {tmp_path}/train and {tmp_path}/test"
+        f"'{tmp_path}' has no split 'test'; lay it out as {tmp_path}/train and {tmp_path}/test, "
+        "or train with --config.data.holdout=0.1"
     )
     assert message(tmp_path, "dev") == f"'{tmp_path}' has no split 'dev'; it has: train"
     save(tmp_path / "own" / "train" / "a.png", picture(0))

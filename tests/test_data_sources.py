@@ -147,7 +147,7 @@ def test_names_and_shapes_that_do_not_exist():
     splits = "it has: train, test, fit, validation"
     assert message("digits", "dev") == f"'digits' has no split 'dev'; {splits}"
     assert message("digits", image_size=32) == "'digits' is 8x8; set --config.data.image_size=0"
-    assert message("digits", channels=3) == "'digits' has 1 channels; set --config.data.channels=0"
+    assert message("digits", channels=3) == "'digits' has 1 channel; set --config.data.channels=0"
     assert message("cifar10/no_config").startswith("TFDS cannot open 'cifar10/no_config': ")
 
 

@@ -17,7 +17,7 @@ from tiny import ROOT, flags
 from tiny import train as train_command
 
 from diffusion_jax.commands import train
-from diffusion_jax.data.batches import batch_indices
+from diffusion_jax.data.batches import Order, batch_indices
 from diffusion_jax.data.sources import open_source
 from diffusion_jax.data.stream import BatchStream
 from diffusion_jax.data.tfds_prepare import prepare_builder
@@ -79,7 +79,7 @@ def test_whoever_reads_the_batches_are_those_in_memory(kind, tmp_path, streams):
     source = kind(tmp_path)
     dataset = source.load()
     for workers, first, local in ((0, 0, slice(None)), (0, 5, slice(2, 4)), (2, 3, slice(4, 8))):
-        stream = streams(source, SEED, BATCH, local, first, workers)
+        stream = streams(source, Order(SEED, BATCH, source.size), local, first, workers)
         for step in range(first, first + 6):
             images, labels = next(stream)
             index = batch_indices(SEED, step, BATCH, source.size)[local]
@@ -92,7 +92,7 @@ def test_nothing_is_left_running(tmp_path, streams):
     source = arrays(tmp_path)
     before = {thread.ident for thread in threading.enumerate()}
     for workers in (0, 1):
-        stream = streams(source, SEED, BATCH, workers=workers)
+        stream = streams(source, Order(SEED, BATCH, source.size), workers=workers)
         next(stream)
         running = readers()
         assert len(running) == workers
@@ -116,7 +116,7 @@ def test_a_broken_image_is_named(tmp_path, streams, workers):
     (place,) = np.flatnonzero(
         np.concatenate([batch_indices(SEED, s, 4, 20) for s in range(5)]) == 3
     )
-    stream = streams(source, SEED, 4, workers=workers)
+    stream = streams(source, Order(SEED, 4, source.size), workers=workers)
     for _ in range(place // 4):
         next(stream)
     with pytest.raises(UserError) as caught:
@@ -126,7 +126,8 @@ def test_a_broken_image_is_named(tmp_path, streams, workers):
 
 
 def test_a_killed_reader_is_named(tmp_path, streams):
-    stream = streams(arrays(tmp_path), SEED, BATCH, workers=1)
+    source = arrays(tmp_path)
+    stream = streams(source, Order(SEED, BATCH, source.size), workers=1)
     next(stream)
     (reader,) = readers()
     reader.kill()
@@ -138,15 +139,16 @@ def test_labels_outside_the_classes_are_refused(tmp_path, streams):
     source = arrays(tmp_path)
     source.read.labels[:] = 7
     with pytest.raises(UserError, match=r"labels 7\.\.7 are outside the 3 classes"):
-        next(streams(source, SEED, BATCH))
+        next(streams(source, Order(SEED, BATCH, source.size)))
 
 
 MEMORY = """
 import sys, psutil
 from diffusion_jax.data.sources import open_source
+from diffusion_jax.data.batches import Order
 from diffusion_jax.data.stream import BatchStream
 source = open_source("image_folder", "train", sys.argv[1])
-stream = BatchStream(source, 0, 16)
+stream = BatchStream(source, Order(0, 16, source.size))
 rss, most = psutil.Process().memory_info, 0
 for step in range(2 * source.size // 16):
     next(stream)
@@ -201,7 +203,8 @@ def test_the_command_names_a_broken_image(tmp_path):
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 2, done.stderr
     assert done.stderr.splitlines() == [
-        f"error: {broken}: not a readable PNG, JPEG, WEBP, BMP, GIF, TIFF, PPM image; remove it"
+        f"error: {broken}: not a readable PNG, JPEG, WEBP, BMP, GIF, TIFF, PPM image; remove it; "
+        "step 1 is saved; if the images have changed, resume with --config.data.changed=allow"
     ]
 
 

@@ -25,10 +25,11 @@ from diffusion_jax import build, configuration
 from diffusion_jax.configuration.check import check
 from diffusion_jax.core.schedules import SCHEDULES
 from diffusion_jax.core.timesteps import TIMESTEPS
-from diffusion_jax.data.dataset import DataSpec
+from diffusion_jax.data.dataset import Dataset, DataSpec, loaded
 from diffusion_jax.data.sources import open_source
 from diffusion_jax.errors import UserError
 from diffusion_jax.run import folder as run_folder
+from diffusion_jax.run import record as run_record
 from diffusion_jax.samplers.sample import SAMPLERS
 
 COMMON = {"deadline": None, "suppress_health_check": list(HealthCheck), "database": None}
@@ -37,6 +38,7 @@ settings.register_profile("faults", max_examples=2000, **COMMON)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "fast"))
 
 DATA = DataSpec((8, 8, 1), 17, 10)
+SOURCE = loaded(Dataset(np.zeros((9, 8, 8, 1), np.uint8), np.arange(9, dtype=np.int32), 17, 10))
 
 
 @contextlib.contextmanager
@@ -95,7 +97,7 @@ JSON = st.sampled_from(ODD) | st.text(max_size=5) | st.integers() | st.floats()
 def record():
     """What a run's config.json holds."""
     with tempfile.TemporaryDirectory() as folder:
-        run_folder.begin(Path(folder), tiny_settings(), DATA, 9, 0)
+        run_folder.begin(Path(folder), tiny_settings(), SOURCE, 0)
         return json.loads((Path(folder) / "config.json").read_text())
 
 
@@ -153,15 +155,15 @@ def test_records_of_runs(content):
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "config.json").write_bytes(content)
         with one_line():
-            run = run_folder.read(Path(folder))
+            run = run_record.read(Path(folder))
             configuration.override(run.config, "sample.steps", "3")
             built(run.config, run.data)
         with one_line():
-            run_folder.check_same(Path(folder), tiny_settings(), DATA, 9)
+            run_folder.check_same(Path(folder), tiny_settings(), SOURCE)
         with one_line():
-            assert run_folder.paced_steps(Path(folder)) > 0
+            assert run_record.paced_steps(Path(folder)) > 0
         with one_line():
-            run_folder.begin(Path(folder), tiny_settings(), DATA, 9, 3)
+            run_folder.begin(Path(folder), tiny_settings(), SOURCE, 3)
 
 
 @lru_cache

@@ -18,7 +18,7 @@ from diffusion_jax import configuration
 from diffusion_jax.configuration import as_json
 from diffusion_jax.configuration.check import check
 from diffusion_jax.configuration.keys import DECLARED, Key, keys
-from diffusion_jax.run import folder as run_folder
+from diffusion_jax.run import record as run_record
 
 DATA = Path(__file__).parent / "data"
 RUNS = sorted(DATA.glob("run_*"))
@@ -52,7 +52,9 @@ def test_an_old_run_samples_and_evaluates(old_run, tmp_path):
 
 def test_an_old_run_resumes(old_run):
     command = [sys.executable, str(ROOT / "train.py"), f"--workdir={old_run}"]
-    done = run_inside([*command, *flags(train__steps=5, train__save_every=3)])
+    done = run_inside(
+        [*command, *flags(optimizer__warmup_steps=2, train__steps=5, train__save_every=3)]
+    )
     assert done.returncode == 0, done.stderr
     assert "after step 3" in done.stdout
     assert (old_run / "checkpoints" / "5").is_dir()
@@ -60,16 +62,20 @@ def test_an_old_run_resumes(old_run):
     assert steps == [1, 2, 3, 4, 5]
     data = json.loads((old_run / "config.json").read_text())["config"]["data"]
     assert (data["exif"], data["background"]) == (False, "")  # as images were read then
-    done = run_inside([*command, *flags(train__steps=6, train__save_every=3)])
+    done = run_inside(
+        [*command, *flags(optimizer__warmup_steps=2, train__steps=6, train__save_every=3)]
+    )
     assert (done.returncode, "after step 5" in done.stdout) == (0, True), done.stderr
-    done = run_inside([*command, *flags(train__steps=7, data__background="black")])
+    done = run_inside(
+        [*command, *flags(optimizer__warmup_steps=2, train__steps=7, data__background="black")]
+    )
     assert done.returncode == 2
     assert "data.background ( -> black)" in done.stderr
 
 
 def test_what_an_old_run_lacks_means_as_it_was(old_run, monkeypatch):
     record = json.loads((old_run / "config.json").read_text())["config"]
-    settings = run_folder.read(old_run).config
+    settings = run_record.read(old_run).config
     check(settings)
     values = configuration.flatten(settings.to_dict())
     for name in values.keys() - configuration.flatten(record).keys():
@@ -77,7 +83,7 @@ def test_what_an_old_run_lacks_means_as_it_was(old_run, monkeypatch):
     # A stopped evaluation is found again after keys were added.
     identity = configuration.deviations(settings)
     monkeypatch.setitem(DECLARED, "train.new", Key(7, "a key of a later version"))
-    again = run_folder.read(old_run).config
+    again = run_record.read(old_run).config
     assert again.train.new == 7
     assert configuration.deviations(again) == identity
 

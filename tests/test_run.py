@@ -307,7 +307,7 @@ def test_arrays_in_memory_are_enough(test_split, capfd):
     config = dj.config(settings(train__steps=4, **fast), model={"classes": 10})
     images, labels = test_split.images[:20], test_split.labels[:20]
     run = dj.train(config, images=images[..., 0], labels=labels, levels=17)
-    assert (run.step, run.folder, run.data) == (4, None, ((8, 8, 1), 17, 10))
+    assert (run.step, run.folder, run.data) == (4, None, DataSpec((8, 8, 1), 17, 10))
     assert run.sample(3, label=7, steps=3).shape == (3, 8, 8, 1)
     assert run.bits_per_dim(images[:2], labels[:2]).per_image.shape == (2,)
     with pytest.raises(dj.UserError, match="labels are missing: the network has 10 classes"):

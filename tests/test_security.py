@@ -17,6 +17,7 @@ from PIL import Image
 from tiny import DIGITS, ROOT, flags
 
 from diffusion_jax.commands import train
+from diffusion_jax.data.batches import Order
 from diffusion_jax.data.decoding import read_image, read_mask
 from diffusion_jax.data.sources import load_dataset, open_source
 from diffusion_jax.data.stream import BatchStream
@@ -117,7 +118,7 @@ def test_huge_pictures_are_refused_while_streaming(tmp_path, workers):
     Image.new("RGB", (4, 4)).save(tmp_path / "a.png")
     source = open_source("image_folder", "train", str(tmp_path))
     file = bomb(tmp_path / "a.png", 10_000)
-    stream = BatchStream(source, 0, 1, workers=workers)
+    stream = BatchStream(source, Order(0, 1, source.size), workers=workers)
     with pytest.raises(UserError) as caught:
         next(stream)
     stream.close()

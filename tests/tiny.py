@@ -33,7 +33,7 @@ OVERRIDES = {
     "train.sample_every": "0",
     "sample.num": "4",
     "sample.steps": "0",
-    "optimizer.warmup_steps": "2",
+    "optimizer.warmup_steps": "1",
     "optimizer.decay": "constant",
 }
 

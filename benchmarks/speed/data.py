@@ -19,6 +19,7 @@ from benchmarks.harness import comparison, programs, records, timing
 from diffusion_jax import build
 from diffusion_jax.command_line import run
 from diffusion_jax.core.keys import Stream, image_keys, stream_key
+from diffusion_jax.data.batches import Order
 from diffusion_jax.data.stream import BatchStream
 from diffusion_jax.data.transforms import random_flip, to_unit_range
 from diffusion_jax.training import feed
@@ -33,7 +34,8 @@ def median_seconds(action: Callable[[int], Any], repeats: int) -> float:
 def beside_a_step(settings, repeats: int) -> dict[str, float]:
     """Return the seconds of reading, of augmenting and of the whole step."""
     source = build.source(settings)
-    batch = feed.in_memory(source.load(), settings.seed, settings.train.batch_size)
+    order = Order(settings.seed, settings.train.batch_size, source.size)
+    batch = feed.in_memory(source.load(), order)
     job = programs.Job(settings, source.spec, build.diffusion(settings, source.spec))
     place, program = programs.spread(job).place_batch, programs.train_step(job)
     placed = place(batch(0))
@@ -55,9 +57,10 @@ def beside_a_step(settings, repeats: int) -> dict[str, float]:
 def streamed(settings, count: int) -> dict[str, float]:
     """Return images per second by the number of worker processes; 0 means threads."""
     source, size = build.source(settings), settings.train.batch_size
+    order = Order(settings.seed, size, source.size)
     rates = {}
     for workers in (0, 1, 2):
-        with closing(BatchStream(source, settings.seed, size, workers=workers)) as stream:
+        with closing(BatchStream(source, order, workers=workers)) as stream:
             for _ in range(8):
                 next(stream)
             began = time.perf_counter()

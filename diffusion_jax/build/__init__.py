@@ -5,7 +5,14 @@ The configuration must have passed `configuration.check.check`.
 
 from diffusion_jax.build.model import Diffusion, Guidance, about, diffusion, schedule, source
 from diffusion_jax.build.sampling import Steering, method
-from diffusion_jax.build.updates import Training, loss, timesteps, training
+from diffusion_jax.build.updates import (
+    Training,
+    learning_rate,
+    loss,
+    timesteps,
+    training,
+    warmup_steps,
+)
 
 __all__ = [
     "Diffusion",
@@ -14,10 +21,12 @@ __all__ = [
     "Training",
     "about",
     "diffusion",
+    "learning_rate",
     "loss",
     "method",
     "schedule",
     "source",
     "timesteps",
     "training",
+    "warmup_steps",
 ]

@@ -96,6 +96,7 @@ def source(config: Config, split: str | None = None) -> Source:
         data.channels,
         data.background,
         data.exif,
+        data.holdout,
     )
 
 

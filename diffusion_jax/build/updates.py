@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import jax
+import optax
 
 from diffusion_jax.build.model import Diffusion
 from diffusion_jax.configuration import Config
@@ -61,13 +62,23 @@ class Training(NamedTuple):
     make_step: Callable[..., Step]
 
 
+def warmup_steps(config: Config) -> int:
+    """Return the length of the warm-up: a tenth of the run if it would not be shorter than that."""
+    given, steps = config.optimizer.warmup_steps, config.train.steps
+    cut = config.optimizer.shorten_warmup and given >= steps
+    return steps // 10 if cut else given
+
+
+def learning_rate(config: Config) -> optax.Schedule:
+    """Build the configured schedule of the learning rate."""
+    decay = chosen(config, "optimizer.decay")
+    peak = config.optimizer.learning_rate
+    return optimizers.learning_rate(peak, warmup_steps(config), decay, config.train.steps)
+
+
 def training(config: Config, diffusion: Diffusion) -> Training:
     """Build initial state and step from the configured loss, optimiser and average."""
-    part = config.optimizer
-    decay = chosen(config, "optimizer.decay")
-    rate = optimizers.learning_rate(
-        part.learning_rate, part.warmup_steps, decay, config.train.steps
-    )
+    part, rate = config.optimizer, learning_rate(config)
     optimizer = optimizers.optimizer(
         rate, part.b1, part.b2, part.eps, part.weight_decay, part.clip_norm
     )

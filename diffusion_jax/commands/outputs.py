@@ -10,6 +10,7 @@ from diffusion_jax.command_line import check_file
 from diffusion_jax.configuration import default_config, to_json
 from diffusion_jax.errors import UserError
 from diffusion_jax.files import replacing
+from diffusion_jax.paths import as_path
 from diffusion_jax.samplers.generate import Generated
 from diffusion_jax.visual.images import grid, labelled_grid, save_png, to_uint8
 
@@ -84,7 +85,7 @@ def open_output(out: str, identity: dict[str, Any]) -> Whole | Folder:
     Raises:
         UserError: it cannot be written, or is a folder of other images.
     """
-    path = Path(out)
+    path = as_path(out)
     suffix, folder = path.suffix.lower(), path.is_dir() or out.endswith("/")
     if suffix in (".png", ".npz") and not folder:
         return Whole(path)

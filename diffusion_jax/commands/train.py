@@ -1,5 +1,6 @@
 """`train.py`: from a configuration to a run's folder."""
 
+import shlex
 import time
 from pathlib import Path
 
@@ -13,13 +14,13 @@ from diffusion_jax.command_line import (
 )
 from diffusion_jax.commands.listing import everything
 from diffusion_jax.commands.verify import verify
-from diffusion_jax.configuration import load
+from diffusion_jax.configuration import load, override
 from diffusion_jax.configuration.check import check
 from diffusion_jax.configuration.plugins import load_plugins
 from diffusion_jax.configuration.reference import listing
 from diffusion_jax.errors import UserError
 from diffusion_jax.processes import cluster
-from diffusion_jax.run import folder
+from diffusion_jax.run import folder, record
 from diffusion_jax.run.dry_run import dry_run
 from diffusion_jax.run.progress import say
 from diffusion_jax.run.training import train_in_folder
@@ -31,6 +32,8 @@ examples:
   {0} --config=digits:conditional --workdir=runs/labels --config.train.steps=2000
   {0} --config=cifar10 --config.data.dir=~/tensorflow_datasets --dry_run
   {0} --config=my_config.py --plugins=my_network.py
+  {0} --config=digits --workdir=runs/next --init=runs/digits --config.seed=1
+  {0} --workdir=runs/digits
   {0} --list
 """
 
@@ -58,8 +61,8 @@ def main(arguments: list[str]) -> None:
         return
     folder.check_writable(workdir)
     cluster.join(given.coordinator, given.num_processes, given.process_id)
-    train_in_folder(config, workdir, progress=True, began=began)
-    say(f"next: {called_as('sample')} --workdir={workdir}")
+    train_in_folder(config, workdir, progress=True, began=began, init=given.init or "")
+    say(f"next: {called_as('sample')} --workdir={shlex.quote(str(workdir))}")
 
 
 def _parse(arguments: list[str]):
@@ -74,9 +77,16 @@ def _parse(arguments: list[str]):
         "--config",
         type=named,
         metavar="NAME_OR_FILE[:VARIANT]",
-        help=f"a shipped config by name, or a Python file; default: {DEFAULT}",
+        help=f"a shipped config by name, or a Python file; default: that of the run in --workdir, "
+        f"or {DEFAULT}",
     )
     parser.add_argument("--workdir", type=as_path, help="the run's folder; default: runs/NAME")
+    parser.add_argument(
+        "--init",
+        type=named,
+        metavar="RUN[:STEP]",
+        help="begin with the weights of another run",
+    )
     parser.add_plugins("your own files, which add networks, schedules, ...")
     parser.add_argument(
         "--dry_run", action="store_true", help="only check everything, and predict time and memory"
@@ -99,6 +109,12 @@ def _parse(arguments: list[str]):
 
 
 def _configured(given, overrides):
+    if given.config is None and given.workdir and (given.workdir / "config.json").is_file():
+        print(f"resuming {given.workdir} with its own config", flush=True)
+        config = record.read(given.workdir).config
+        for key, text in overrides:
+            override(config, key, text)
+        return config, given.workdir
     if given.config is None:
         print(f"no --config given: training the config '{DEFAULT}'", flush=True)
     config = load(given.config or DEFAULT, overrides)

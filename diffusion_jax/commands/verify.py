@@ -4,7 +4,7 @@ from pathlib import Path
 
 from diffusion_jax.checkpoints import step_folders
 from diffusion_jax.errors import UserError
-from diffusion_jax.run.folder import read
+from diffusion_jax.run.record import read
 
 
 def verify(workdir: Path) -> None:

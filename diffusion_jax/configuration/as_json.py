@@ -13,8 +13,9 @@ from diffusion_jax.errors import UserError
 Config = Any  # a ConfigDict, whose fields no type checker can know
 
 # Keys that may change on resuming, as may every key that ends in "_every". They affect updates only
-# by rounding, except `train.steps`, at which a cosine decay ends.
+# by rounding, except `train.steps`, at which a cosine decay ends, and `data.changed`.
 MAY_CHANGE = (
+    "data.changed",
     "data.dir",
     "data.stream",
     "data.workers",
@@ -29,7 +30,11 @@ MAY_CHANGE = (
     "train.steps",
 )
 # Values for keys that old runs lack and whose present default differs from what those runs did.
-AS_IT_WAS: dict[str, Any] = {"data.background": "", "data.exif": False}
+AS_IT_WAS: dict[str, Any] = {
+    "data.background": "",
+    "data.exif": False,
+    "optimizer.shorten_warmup": False,
+}
 RENAMED: dict[str, str] = {}  # old names of keys, with the new ones
 
 

@@ -85,7 +85,22 @@ DECLARED: dict[str, Key] = {
     "data.dir": Key(
         "", "folder of the images or arrays, or TFDS's data folder; empty for TFDS's default"
     ),
-    "data.split": Key("train", "split to train on"),
+    "data.split": Key(
+        "train", "split to train on, or a part of it: `train[:90%]`, `train[1000:2000]`"
+    ),
+    "data.holdout": Key(
+        0.0,
+        "share of the images that is kept from training as the split `test`, for data without one",
+        0.0,
+        0.9,
+    ),
+    "data.balance": Key(False, "show all classes equally often, however many images each has"),
+    "data.changed": Key(
+        "refuse",
+        "what to do when the images differ from those that the run began with: `allow` goes on "
+        "with the new ones",
+        names=("refuse", "allow"),
+    ),
     "data.image_size": Key(
         0, "crop to a square and resize to this side; 0 keeps the size", 0, 8192
     ),
@@ -125,6 +140,9 @@ DECLARED: dict[str, Key] = {
     "model.name": Key("unet", "the network; the other keys of this group are its fields"),
     "optimizer.learning_rate": Key(2e-4, "largest learning rate", 0.0),
     "optimizer.warmup_steps": Key(5000, "steps of the linear warm-up", 0, LARGEST),
+    "optimizer.shorten_warmup": Key(
+        True, "cut a warm-up that is not shorter than the run to a tenth of the run"
+    ),
     "optimizer.decay": Key(
         "constant", "after the warm-up: no decay, or a cosine to 0 at `train.steps`"
     ),

@@ -21,6 +21,7 @@ from diffusion_jax.configuration.keys import keys
 from diffusion_jax.configuration.plugins import execute, reason
 from diffusion_jax.configuration.tables import names_of
 from diffusion_jax.errors import UserError, unknown_name
+from diffusion_jax.paths import as_path
 
 # A wheel holds the repository's folder of configurations inside the package.
 CONFIGS = next(
@@ -94,7 +95,7 @@ def shipped() -> dict[str, Path]:
 
 
 def _path(name: str) -> Path:
-    path = Path(name)
+    path = as_path(name)
     if path.is_file():
         return path
     if name in shipped():

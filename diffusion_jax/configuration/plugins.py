@@ -12,6 +12,7 @@ from typing import Any
 from diffusion_jax.configuration.as_json import flatten
 from diffusion_jax.configuration.tables import TABLES, defined_by_user, module_of, names_of
 from diffusion_jax.errors import UserError
+from diffusion_jax.paths import as_path
 
 
 def execute(path: Path, kind: str) -> ModuleType:
@@ -54,7 +55,7 @@ def load_plugins(paths: str | Path | Iterable[str | Path]) -> None:
         UserError: one is missing, or fails.
     """
     for path in [paths] if isinstance(paths, str | Path) else paths:
-        execute(Path(path), "plugin")
+        execute(as_path(path), "plugin")
 
 
 def plugins_of(config: Any) -> dict[str, str]:

@@ -1,8 +1,30 @@
 """Which images a training step sees: a pure function of the seed and the step."""
 
+from collections.abc import Sequence
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
+
+
+class Order(NamedTuple):
+    """The images of each batch.
+
+    batch_size: of the whole batch, over all processes.
+    size: the number of images.
+    classes: the indices of the images of each class, if all are to be shown equally often.
+    """
+
+    seed: int
+    batch_size: int
+    size: int
+    classes: Sequence[np.ndarray] = ()
+
+    def batch(self, step: int) -> np.ndarray:
+        """Return the indices of the images in the batch of `step` (0-based)."""
+        if self.classes:
+            return balanced_indices(self.seed, step, self.batch_size, self.classes)
+        return batch_indices(self.seed, step, self.batch_size, self.size)
 
 
 @lru_cache(maxsize=4)
@@ -32,3 +54,33 @@ def batch_indices(seed: int, step: int, batch_size: int, size: int) -> np.ndarra
         order = permutation(size, seed, epoch)
         pieces.append(order[max(first - start, 0) : last - start])
     return np.concatenate(pieces)
+
+
+def by_class(labels: np.ndarray) -> list[np.ndarray]:
+    """Return the indices of the images of each class that has images."""
+    return [np.flatnonzero(labels == each) for each in np.unique(labels)]
+
+
+def balanced_indices(
+    seed: int, step: int, batch_size: int, classes: Sequence[np.ndarray]
+) -> np.ndarray:
+    """Return the indices of a batch in which all k classes are equally frequent, [batch_size].
+
+    Position p of the stream shows class p mod k and, of its n images, the one numbered q = p // k:
+    image q mod n in the order of its epoch q // n. Within a batch the positions are shuffled, so
+    that class and position, on which t depends, are independent.
+
+    Args:
+        classes: the indices of the images of each class.
+    """
+    position = np.arange(step * batch_size, (step + 1) * batch_size)
+    found = np.empty(batch_size, np.int64)
+    for j, own in enumerate(classes):
+        here = position % len(classes) == j
+        epochs, places = np.divmod(position[here] // len(classes), len(own))
+        orders = [_order_of_class(len(own), seed, int(epoch), j) for epoch in epochs]
+        found[here] = [own[order[i]] for order, i in zip(orders, places, strict=True)]
+    return found[permutation.__wrapped__(batch_size, seed, step)]
+
+
+_order_of_class = lru_cache(maxsize=2048)(permutation.__wrapped__)

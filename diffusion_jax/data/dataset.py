@@ -1,13 +1,14 @@
 """The interface of all image sources: integer pixels, and what is known before reading them."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from diffusion_jax.errors import UserError
+from diffusion_jax.paths import as_path
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,10 +46,28 @@ class Dataset:
             )
 
 
-# Some images of a split and their labels, as arrays of a Dataset, by their indices: `(indices [k])
-# -> (images uint8 [k, h, w, c], labels int32 [k])`. It is thread-safe, can be pickled for other
-# processes, and raises UserError for an image that cannot be read.
-Read = Callable[[Sequence[int] | np.ndarray], tuple[np.ndarray, np.ndarray]]
+class Read(Protocol):
+    """Reads the images of a split by their indices; thread-safe, and can be pickled.
+
+    Calling it returns images uint8 `[k, h, w, c]` and labels int32 `[k]`, as arrays of a Dataset.
+    It raises UserError for an image that cannot be read.
+    """
+
+    def __call__(self, indices: Sequence[int] | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Read some images and their labels."""
+        ...
+
+    def names(self) -> list[str]:
+        """Return what identifies each image within the data set: a path, or its index as text."""
+        ...
+
+    def sizes(self) -> list[int]:
+        """Return the number of bytes of each image's file; empty if images are no files."""
+        ...
+
+    def contents(self, indices: Sequence[int] | np.ndarray) -> Iterator[bytes]:
+        """Yield some images with their labels, as they are stored."""
+        ...
 
 
 class Look(NamedTuple):
@@ -67,11 +86,15 @@ class Look(NamedTuple):
 
 
 class DataSpec(NamedTuple):
-    """What a network is built for: image shape `(h, w, c)`, levels, number of classes."""
+    """What a network is built for: image shape `(h, w, c)`, levels, number of classes.
+
+    class_names: the names of the classes, empty if they have only numbers.
+    """
 
     shape: tuple[int, int, int]
     levels: int
     classes: int
+    class_names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -79,8 +102,12 @@ class Source:
     """A split that is found but not yet decoded.
 
     shape: (h, w, c) of an image; levels and classes as in Dataset; size: the number of images.
-    read(indices) reads some images; load() reads the whole split, and may run in a thread while
-    something else compiles.
+    read: reads some images.
+    load_by: `(read, size)` -> all images that `read` has.
+    splits: the names of the data set's splits.
+    labels: int32 [n] where they are known before reading, else None.
+    class_names: as in DataSpec.
+    unlabelled: why there are no classes, if that may be a mistake.
     notes: lines for the user, such as what was left out.
     """
 
@@ -89,37 +116,96 @@ class Source:
     classes: int
     size: int
     read: Read
-    load: Callable[[], Dataset]
+    load_by: Callable[[Read, int], Dataset]
+    splits: tuple[str, ...] = ("train",)
+    labels: np.ndarray | None = None
+    class_names: tuple[str, ...] = ()
+    unlabelled: str = ""
     notes: tuple[str, ...] = ()
 
     @property
     def spec(self) -> DataSpec:
         """What a network for these images is built for."""
-        return DataSpec(self.shape, self.levels, self.classes)
+        return DataSpec(self.shape, self.levels, self.classes, self.class_names)
+
+    def load(self) -> Dataset:
+        """Read the whole split; this may run in a thread while something else compiles."""
+        return self.load_by(self.read, self.size)
+
+    def take(self, indices: np.ndarray) -> "Source":
+        """Return the source of some of the images."""
+        labels = None if self.labels is None else self.labels[indices]
+        return replace(self, size=len(indices), read=_Part(self.read, indices), labels=labels)
 
 
 def loaded(dataset: Dataset) -> Source:
     """Return the source of a data set that is already in memory."""
     size, *shape = dataset.images.shape
-    read = _Chosen(dataset.images, dataset.labels)
-    return Source(tuple(shape), dataset.levels, dataset.classes, size, read, lambda: dataset)
+    whole = InMemory(dataset.images, dataset.labels)
+
+    def load_by(read: Read, size: int) -> Dataset:
+        if read is whole:
+            return dataset
+        return Dataset(*read(np.arange(size)), dataset.levels, dataset.classes)
+
+    labels = dataset.labels if dataset.classes else None
+    return Source(
+        tuple(shape), dataset.levels, dataset.classes, size, whole, load_by, labels=labels
+    )
 
 
-class _Chosen(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class InMemory:
     """Reads from arrays."""
 
     images: np.ndarray
     labels: np.ndarray
 
     def __call__(self, indices):
+        """Read some images and their labels."""
         return self.images[indices], self.labels[indices]
+
+    def names(self) -> list[str]:
+        """Return the indices as text."""
+        return [str(i) for i in range(len(self.images))]
+
+    def sizes(self) -> list[int]:
+        """Return nothing: these are no files."""
+        return []
+
+    def contents(self, indices) -> Iterator[bytes]:
+        """Yield pixels and labels."""
+        for i in indices:
+            yield self.images[i].tobytes() + self.labels[i].tobytes()
+
+
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """Reads some of the images that `whole` reads."""
+
+    whole: Read
+    chosen: np.ndarray
+
+    def __call__(self, indices):
+        return self.whole(self.chosen[indices])
+
+    def names(self) -> list[str]:
+        names = self.whole.names()
+        return [names[i] for i in self.chosen]
+
+    def sizes(self) -> list[int]:
+        sizes = self.whole.sizes()
+        return [sizes[i] for i in self.chosen] if sizes else []
+
+    def contents(self, indices) -> Iterator[bytes]:
+        return self.whole.contents(self.chosen[indices])
 
 
 def own_path(kind: str, directory: str) -> Path:
     """Return the path of a user's own data; an empty one is an error, not the current folder."""
     if not directory:
         raise UserError(f"data set '{kind}' needs its folder: set --config.data.dir")
-    return Path(directory).expanduser()
+    return as_path(directory)
 
 
 def choose_split(kind: str, splits, split: str) -> str:

@@ -131,7 +131,7 @@ def encoded(name: str, shape: tuple, classes: int, size: int, read: Read) -> Sou
     load() raises the error of the first chunk that fails, and UserError if memory is too small.
     """
 
-    def load() -> Dataset:
+    def load_by(read: Read, size: int) -> Dataset:
         from tqdm import tqdm
 
         remedy = "set --config.data.stream=True to train, or a smaller --config.data.image_size"
@@ -152,7 +152,7 @@ def encoded(name: str, shape: tuple, classes: int, size: int, read: Read) -> Sou
                 pass
         return Dataset(images, labels, 256, classes)
 
-    return Source(shape, 256, classes, size, read, load)
+    return Source(shape, 256, classes, size, read, load_by)
 
 
 def read_image(path: Path, shape: tuple[int, int, int], background: str = "white") -> np.ndarray:

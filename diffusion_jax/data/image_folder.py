@@ -1,9 +1,9 @@
 """A folder of image files, with or without class subfolders."""
 
 import os
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
@@ -55,7 +55,32 @@ def open_image_folder(split: str, directory: str, look: Look) -> Source:
     labels = np.array([numbers.get(top_of(file), 0) for file in files], np.int32)
     read = Files(str(folder), files, labels, shape, look)
     source = encoded(f"'{folder}'", shape, len(names), len(files), read)
-    return replace(source, notes=notes(root, listing))
+    return replace(
+        source,
+        splits=tuple(folders),
+        labels=labels if names else None,
+        class_names=tuple(names),
+        unlabelled="" if names else why_unlabelled(folder, files),
+        notes=notes(root, listing),
+    )
+
+
+def why_unlabelled(folder: Path, files: list[str]) -> str:
+    """Return why a folder's images have no classes, '' if it has no subfolders."""
+    tops = sorted({top_of(file) for file in files})
+    if tops == [""]:
+        return ""
+    if "" in tops:
+        stray = next(file for file in files if not top_of(file))
+        return f"'{stray}' lies beside the class folders in '{folder}'; move it into one of them"
+    (only,) = tops
+    inner = sorted({top_of(file.removeprefix(only + os.sep)) for file in files})
+    if len(inner) > 1 and inner[0]:
+        return (
+            f"the class folders ({', '.join(inner[:3])}, ...) lie one level down; set "
+            f"--config.data.dir={folder / only}"
+        )
+    return f"'{folder}' has only one class folder, '{only}'; classes need two or more"
 
 
 def chosen_split(root: Path, folders: dict[str, Path], split: str) -> str:
@@ -66,7 +91,10 @@ def chosen_split(root: Path, folders: dict[str, Path], split: str) -> str:
     """
     found = SPLITS.get(split.lower(), split)
     if found == "test" and folders == {"train": root}:
-        raise UserError(f"'{root}' has no split 'test'; lay it out as {root}/train and {root}/test")
+        raise UserError(
+            f"'{root}' has no split 'test'; lay it out as {root}/train and {root}/test, or train "
+            "with --config.data.holdout=0.1"
+        )
     return choose_split(f"'{root}'", folders, found)
 
 
@@ -88,7 +116,8 @@ def _within(images: list[str], root: Path, folder: Path) -> list[str]:
     return [path.removeprefix(start) for path in images if path.startswith(start)]
 
 
-class Files(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Files:
     """Reads image files by their paths within `folder`; shape is what all images must have."""
 
     folder: str
@@ -98,10 +127,24 @@ class Files(NamedTuple):
     look: Look
 
     def __call__(self, indices):
+        """Read some images and their labels."""
         images = np.empty((len(indices), *self.shape), np.uint8)
         for place, i in enumerate(indices):
             images[place] = self._decode(os.path.join(self.folder, self.files[i]))
         return images, self.labels[indices]
+
+    def names(self) -> list[str]:
+        """Return the paths."""
+        return [file.replace(os.sep, "/") for file in self.files]
+
+    def sizes(self) -> list[int]:
+        """Return the sizes of the files in bytes."""
+        return [os.stat(os.path.join(self.folder, file)).st_size for file in self.files]
+
+    def contents(self, indices) -> Iterator[bytes]:
+        """Yield the bytes of some files."""
+        for i in indices:
+            yield Path(self.folder, self.files[i]).read_bytes()
 
     def _decode(self, path: str):
         pixels = decode_image(path, path, self.look)

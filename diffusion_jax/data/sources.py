@@ -1,5 +1,6 @@
 """All data sets by name, and the digits, which come with scikit-learn."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,16 +11,13 @@ from diffusion_jax.data.batches import permutation
 from diffusion_jax.data.dataset import Dataset, Look, Source, choose_split, loaded
 from diffusion_jax.data.decoding import check_background
 from diffusion_jax.data.image_folder import open_image_folder
-from diffusion_jax.errors import UserError, unknown_name
+from diffusion_jax.data.splits import Split, held_out, parse_split, sliced
+from diffusion_jax.errors import UserError, counted, unknown_name
 
 DIGITS_SEED = 0  # seed of their order
-# `fit` and `validation` are parts of `train`, to choose settings on without looking at `test`.
-DIGITS_SPLITS = {
-    "train": slice(0, 1437),
-    "test": slice(1437, None),
-    "fit": slice(0, 1150),
-    "validation": slice(1150, 1437),
-}
+DIGITS_SPLITS = {"train": slice(0, 1437), "test": slice(1437, None)}
+# Parts of `train`, to choose settings on without looking at `test`.
+ALIASES = {"digits": {"fit": "train[:1150]", "validation": "train[1150:]"}}
 
 
 def open_digits(split: str, directory: str, look: Look) -> Source:
@@ -30,11 +28,12 @@ def open_digits(split: str, directory: str, look: Look) -> Source:
     """
     from sklearn.datasets import load_digits
 
-    choose_split("'digits'", DIGITS_SPLITS, split)
+    choose_split("'digits'", (*DIGITS_SPLITS, *ALIASES["digits"]), split)
     levels, labels = load_digits(return_X_y=True)
     chosen = permutation(len(labels), DIGITS_SEED)[DIGITS_SPLITS[split]]
     images = levels[chosen].reshape(-1, 8, 8, 1).astype(np.uint8)
-    return loaded(Dataset(images, labels[chosen].astype(np.int32), levels=17, classes=10))
+    dataset = Dataset(images, labels[chosen].astype(np.int32), levels=17, classes=10)
+    return replace(loaded(dataset), splits=tuple(DIGITS_SPLITS))
 
 
 # Each is (split, directory, look) -> Source; any other name is looked up in TFDS.
@@ -53,31 +52,59 @@ def open_source(
     channels: int = 0,
     background: str = "white",
     exif: bool = True,
+    holdout: float = 0.0,
 ) -> Source:
     """Open one split of a data set: one of DATASETS, or any image data set of TFDS.
 
-    directory: its folder. image_size, channels: convert the images to these; 0 keeps their own.
-    background, exif: as in Look.
-    Raises UserError for an unknown name or split, or images of another size or channel count.
+    Args:
+        split: its name, or a slice of it, such as `train[:90%]`.
+        directory: its folder.
+        image_size, channels, background, exif: as in Look.
+        holdout: share of the images of 'train' that are the split 'test' instead.
+
+    Raises:
+        UserError: an unknown name or split, or images of another size or channel count.
     """
     check_background(background)
     look = Look(channels, image_size, background, exif)
-    if name in DATASETS:
-        source = DATASETS[name](split, directory, look)
-    elif builder := tfds_source.find_prepared_builder(name, directory):
-        source = tfds_source.open_builder(builder, split, look)
-    else:
-        nearest = ", ".join(tfds_source.nearest_names(name)) or "none"
-        known = unknown_name("data set", name, DATASETS)
-        raise UserError(f"{known}, or any image data set of TFDS (nearest: {nearest})")
+    wanted = parse_split(ALIASES.get(name, {}).get(split, split))
+    source = _opened(name, "train" if holdout else wanted.name, directory, look)
+    if holdout:
+        source = _with_holdout(source, wanted, holdout)
+    source = sliced(source, wanted)
     height, width, depth = source.shape
     if image_size and (height, width) != (image_size, image_size):
         raise UserError(f"'{name}' is {height}x{width}; set --config.data.image_size=0")
     if channels and depth != channels:
-        raise UserError(f"'{name}' has {depth} channels; set --config.data.channels=0")
+        raise UserError(f"'{name}' has {counted(depth, 'channel')}; set --config.data.channels=0")
     return source
 
 
-def load_dataset(name: str, split: str = "train", directory: str = "", **look: Any) -> Dataset:
+def _opened(name: str, split: str, directory: str, look: Look) -> Source:
+    if name in DATASETS:
+        return DATASETS[name](split, directory, look)
+    if builder := tfds_source.find_prepared_builder(name, directory):
+        return tfds_source.open_builder(builder, split, look)
+    nearest = ", ".join(tfds_source.nearest_names(name)) or "none"
+    known = unknown_name("data set", name, DATASETS)
+    raise UserError(f"{known}, or any image data set of TFDS (nearest: {nearest})")
+
+
+def _with_holdout(source: Source, wanted: Split, share: float) -> Source:
+    if "test" in source.splits:
+        raise UserError(
+            f"config.data.holdout is {share:g}, but the data has a split 'test' of its own; set "
+            "it to 0"
+        )
+    if wanted.name not in ("train", "test"):
+        raise UserError(
+            f"there is no split '{wanted.name}'; with config.data.holdout there are 'train' and "
+            "'test'"
+        )
+    part = held_out(source, share, rest=wanted.name == "train")
+    return replace(part, splits=("train", "test"))
+
+
+def load_dataset(name: str, split: str = "train", directory: str = "", **options: Any) -> Dataset:
     """Load one split of a data set into memory; arguments as in open_source."""
-    return open_source(name, split, directory, **look).load()
+    return open_source(name, split, directory, **options).load()

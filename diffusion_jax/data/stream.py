@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from diffusion_jax.data.batches import batch_indices
+from diffusion_jax.data.batches import Order
 from diffusion_jax.data.dataset import Dataset, DataSpec, Read, Source
 from diffusion_jax.data.decoding import limited_pixels
 from diffusion_jax.errors import UserError
@@ -26,8 +26,8 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 class BatchStream(Iterator[tuple[np.ndarray, np.ndarray]]):
     """The batches of `start_step`, `start_step` + 1, ... without end: (images, labels) per batch.
 
-    The batch of a step has the images `batch_indices(seed, step, batch_size, source.size)[local]`,
-    whether threads of this process read it or, with `workers` above 0, worker processes.
+    The batch of a step has the images `order.batch(step)[local]`, whether threads of this process
+    read it or, with `workers` above 0, worker processes.
     local: this process's share of every batch.
 
     Raises UserError at the step of an image that cannot be read, and if a worker was killed.
@@ -36,8 +36,7 @@ class BatchStream(Iterator[tuple[np.ndarray, np.ndarray]]):
     def __init__(
         self,
         source: Source,
-        seed: int,
-        batch_size: int,
+        order: Order,
         local: slice = slice(None),
         start_step: int = 0,
         workers: int = 0,
@@ -46,9 +45,7 @@ class BatchStream(Iterator[tuple[np.ndarray, np.ndarray]]):
         from absl import flags
 
         flags.FLAGS.mark_as_parsed()  # Grain reads its own flags, here the defaults
-        batches = _Batches(
-            source.read, source.spec, source.size, seed, batch_size, local, start_step
-        )
+        batches = _Batches(source.read, source.spec, order, local, start_step)
         threads = 1 if workers else min(os.cpu_count() or 1, MOST_THREADS)
         self._batches: Any = iter(
             grain.MapDataset.source(batches)
@@ -90,9 +87,7 @@ class _Batches:
 
     read: Read
     spec: DataSpec
-    size: int
-    seed: int
-    batch_size: int
+    order: Order
     local: slice
     start_step: int
 
@@ -100,8 +95,7 @@ class _Batches:
         return sys.maxsize
 
     def __getitem__(self, index: int):
-        step = self.start_step + index
-        indices = batch_indices(self.seed, step, self.batch_size, self.size)[self.local]
+        indices = self.order.batch(self.start_step + index)[self.local]
         dataset = Dataset(*self.read(indices), self.spec.levels, self.spec.classes)
         return dataset.images, dataset.labels
 

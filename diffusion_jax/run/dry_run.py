@@ -11,16 +11,14 @@ from diffusion_jax import build
 from diffusion_jax.checkpoints import step_folders
 from diffusion_jax.configuration import Config
 from diffusion_jax.data.dataset import Source
-from diffusion_jax.devices import sharding
-from diffusion_jax.devices.compiler import enable_cache
-from diffusion_jax.errors import UserError
+from diffusion_jax.errors import counted
 from diffusion_jax.models.network import parameter_count
 from diffusion_jax.run import folder
+from diffusion_jax.run.announcements import no_test_split, warmup_change
+from diffusion_jax.run.memory import MIB, check_step_fits, needed_bytes
 from diffusion_jax.run.pace import seconds_per_step
-from diffusion_jax.run.prepare import read_and_compile
+from diffusion_jax.run.prepare import open_data, read_and_compile
 from diffusion_jax.samplers.batch_size import free_bytes
-
-GIB, MIB = 2**30, 2**20
 
 
 def dry_run(config: Config, workdir: Path) -> Iterator[str]:
@@ -31,16 +29,13 @@ def dry_run(config: Config, workdir: Path) -> Iterator[str]:
             memory.
     """
     folder.check_writable(workdir)
-    sharding.check_batch(config.train.batch_size, jax.device_count(), config.train.accumulate)
-    enable_cache()
-    config = folder.resumed(workdir, config)
-    source = build.source(config)
-    diffusion = build.diffusion(config, source.spec)
+    config, notes = folder.resumed(workdir, config), []
+    source, diffusion = open_data(config, None, notes.append)
     if step_folders.complete(workdir / "checkpoints"):
-        folder.check_same(workdir, config, source.spec, source.size)
+        notes += folder.check_same(workdir, config, source)
     training = build.training(config, diffusion)
     yield _data(config, source)
-    yield from source.notes
+    yield from filter(None, [*notes, warmup_change(config), no_test_split(config, source)])
     yield _parameters(diffusion)
     prepared = read_and_compile(config, source, training, fresh=True)
     needed = needed_bytes(prepared.parallel.step)
@@ -53,34 +48,11 @@ def dry_run(config: Config, workdir: Path) -> Iterator[str]:
     yield _time(config, workdir, seconds)
 
 
-def needed_bytes(program: Any) -> int:
-    """Return the memory per device that a compiled program's state, batch and temporaries take."""
-    memory = program.memory_analysis()
-    if memory is None:
-        return 0
-    shared = memory.alias_size_in_bytes  # outputs in the place of inputs
-    held = memory.argument_size_in_bytes + memory.output_size_in_bytes - shared
-    return held + memory.temp_size_in_bytes
-
-
-def check_step_fits(config: Config, needed: int, free: float) -> None:
-    """Raise a `UserError` if a step needs more memory per device than is free, in bytes."""
-    if needed <= free:
-        return
-    part = config.train
-    pieces = f"raise config.train.accumulate ({part.accumulate})"
-    raise UserError(
-        f"a training step needs {needed / GIB:.1f} GiB per device, {(needed - free) / GIB:.1f} GiB "
-        f"more than the {free / GIB:.1f} GiB that are free; lower config.train.batch_size "
-        f"({part.batch_size}), or {pieces}"
-    )
-
-
 def _data(config: Config, source: Source) -> str:
-    h, w, c = source.shape
+    (h, w, c), size = source.shape, config.train.batch_size
     return (
-        f"data: {config.data.name}, {source.size:,} images {h}x{w}x{c} in {source.levels} levels, "
-        f"{source.size // config.train.batch_size or 1:,} batches of {config.train.batch_size}"
+        f"data: {config.data.name}, {counted(source.size, 'image')} {h}x{w}x{c} in {source.levels} "
+        f"levels, {counted(source.size // size or 1, 'batch')} of {size}"
     )
 
 

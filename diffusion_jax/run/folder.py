@@ -1,4 +1,4 @@
-"""A run's folder: config.json, metrics.jsonl, tensorboard/, samples/, checkpoints/."""
+"""A run's folder: locked by one process, and only for the run that it began with."""
 
 import fcntl
 import json
@@ -8,31 +8,19 @@ import subprocess
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO
 
 from diffusion_jax import __version__, configuration
 from diffusion_jax.checkpoints import step_folders
 from diffusion_jax.configuration import Config
-from diffusion_jax.configuration.plugins import check_plugins, plugins_of
-from diffusion_jax.data.dataset import DataSpec
-from diffusion_jax.errors import UserError
+from diffusion_jax.configuration.plugins import plugins_of
+from diffusion_jax.data.dataset import DataSpec, Source
+from diffusion_jax.data.fingerprint import fingerprint
+from diffusion_jax.errors import UserError, counted
 from diffusion_jax.files import replacing
+from diffusion_jax.run.record import FORMAT, read_json, spec_of
 
-FORMAT = 1  # of config.json; 0 had no number
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "ml-collections", "numpy")
-
-
-class Record(NamedTuple):
-    """What config.json says of a run: all but its parameters."""
-
-    folder: Path
-    config: Config
-    data: DataSpec
-
-    @property
-    def checkpoints(self) -> Path:
-        """The folder of the run's checkpoints."""
-        return self.folder / "checkpoints"
 
 
 def check_writable(folder: Path) -> None:
@@ -78,30 +66,51 @@ def lock(folder: Path) -> IO[str]:
     return file
 
 
-def check_same(folder: Path, config: Config, data: DataSpec, images: int) -> None:
-    """Check that an existing run in `folder` has this configuration and data.
+def check_same(folder: Path, config: Config, source: Source) -> list[str]:
+    """Check that an existing run in `folder` has this configuration and these images.
+
+    Returns:
+        Lines for the user: the images that `data.changed` allows to be others.
 
     Raises:
         UserError: it differs.
     """
     path = folder / "config.json"
     if not path.exists():
-        return
-    record = _read(path)
+        return []
+    record = read_json(path)
     changed = configuration.differences(record["config"], configuration.to_json(config))
-    old = _spec(record)
+    old = spec_of(record)
     changed += [
         f"the data's {name} ({before} -> {after})"
-        for name, before, after in zip(DataSpec._fields, old, data, strict=True)
+        for name, before, after in zip(DataSpec._fields[:3], old, source.spec, strict=False)
         if before != after
     ]
-    if (before := record.get("images", images)) != images:
-        changed.append(f"the data's number of images ({before} -> {images})")
     if changed:
         raise UserError(
-            f"{folder} holds a run with another config: {', '.join(changed)}; "
-            "choose another --workdir"
+            f"{folder} holds a run with another config: {', '.join(changed)}; on resuming, only "
+            f"keys may change that affect no update (docs/configuration.md lists them); choose "
+            f"another --workdir, and to begin there with this run's weights add --init={folder}"
         )
+    other = _other_images(record, old, source)
+    if other and config.data.changed != "allow":
+        raise UserError(
+            f"{folder} was trained on other images ({other}); to go on with the new ones, add "
+            "--config.data.changed=allow; to begin a new run with these weights, choose another "
+            f"--workdir and add --init={folder}"
+        )
+    return [f"the images are others now ({other}); their order is drawn anew"] if other else []
+
+
+def _other_images(record: dict, old: DataSpec, source: Source) -> str:
+    """Return how the images differ from those of a run's record, '' if they do not."""
+    before = record.get("images", source.size)
+    if before != source.size:
+        return f"{before:,} -> {counted(source.size, 'image')}"
+    if old.class_names and old.class_names != source.class_names:
+        return f"classes {', '.join(old.class_names)} -> {', '.join(source.class_names)}"
+    same = record.get("fingerprint") in (None, fingerprint(source))
+    return "" if same else f"as many, {before:,}, but with other names or contents"
 
 
 def resumed(folder: Path, config: Config) -> Config:
@@ -112,21 +121,22 @@ def resumed(folder: Path, config: Config) -> Config:
     path = folder / "config.json"
     if not path.exists() or not step_folders.complete(folder / "checkpoints"):
         return config
-    return configuration.changed(config, configuration.as_it_was(_read(path)["config"], config))
+    return configuration.changed(config, configuration.as_it_was(read_json(path)["config"], config))
 
 
 def begin(
     folder: Path,
     config: Config,
-    data: DataSpec,
-    images: int,
+    source: Source,
     step: int,
     paced_steps: int | None = None,
+    init: str = "",
 ) -> None:
     """Write config.json, and add this session, which starts after `step` updates, to its list.
 
     Args:
         paced_steps: the number of steps that `train.minutes` was found to allow.
+        init: the checkpoint whose weights a new run begins with.
 
     Raises:
         UserError: the folder cannot be written.
@@ -137,14 +147,18 @@ def begin(
         "versions": versions(),
         "git_revision": _git_revision(),
     }
+    before = read_json(path) if step and path.exists() else {"sessions": []}
+    once = configuration.changed(config, {"data": {"changed": "refuse"}})  # not the next time
     record = {
         "format": FORMAT,
-        "config": configuration.to_json(config),
-        "data": data._asdict(),
-        "images": images,
+        "config": configuration.to_json(once),
+        "data": source.spec._asdict(),
+        "images": source.size,
+        "fingerprint": fingerprint(source),
+        "init": before.get("init", init),
         "paced_steps": paced_steps,
         "plugins": plugins_of(config),
-        "sessions": [*(_read(path)["sessions"] if step and path.exists() else []), session],
+        "sessions": [*before["sessions"], session],
     }
     try:
         (folder / "samples").mkdir(parents=True, exist_ok=True)
@@ -152,81 +166,6 @@ def begin(
             file.write(json.dumps(record, indent=2, allow_nan=False) + "\n")
     except OSError as error:
         raise UserError(f"cannot write the workdir {folder}: {error.strerror}") from error
-
-
-def paced_steps(folder: Path) -> int:
-    """Return the number of steps that `train.minutes` set when the run began.
-
-    Raises:
-        UserError: config.json is damaged or lacks the number.
-    """
-    path = folder / "config.json"
-    steps = _read(path).get("paced_steps")
-    if steps is None:
-        raise _damaged(path, "paced_steps is missing")
-    return steps
-
-
-def read(folder: Path) -> Record:
-    """Read config.json of a run.
-
-    Raises:
-        UserError: the folder holds no run, or its config.json is damaged.
-    """
-    path = folder / "config.json"
-    if not path.is_file():
-        raise UserError(
-            f"no run in {folder}: config.json is missing; give the folder of a trained run"
-        )
-    record = _read(path)
-    try:
-        config = configuration.from_json(record["config"])
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
-        raise _damaged(path, f"its config has invalid keys ({error})") from error
-    return Record(folder, config, _spec(record))
-
-
-def _spec(record: dict) -> DataSpec:
-    data = record["data"]
-    return DataSpec(tuple(data["shape"]), data["levels"], data["classes"])
-
-
-def _is_spec(data: dict) -> bool:
-    numbers = [*data["shape"], data["levels"], data["classes"]]
-    return (
-        all(type(each) is int for each in numbers)
-        and len(data["shape"]) == 3
-        and min(data["shape"]) >= 1
-        and 2 <= data["levels"] <= 256
-        and data["classes"] >= 0
-    )
-
-
-def _read(path: Path) -> dict:
-    try:
-        record = json.loads(path.read_text())
-        json.dumps(record, allow_nan=False)  # refuses NaN and infinity, which Python reads
-        plugins = record.get("plugins", {})
-        whole = isinstance(record["config"], dict) and isinstance(record["sessions"], list)
-        whole = whole and all(isinstance(file, str) for file in plugins.values())
-        paced = record.get("paced_steps")
-        counted = paced is None or (type(paced) is int and paced > 0)
-        if type(form := record.get("format", 0)) is int and form > FORMAT:
-            raise UserError(
-                f"{path} has format {form}, but this version of diffusion_jax knows only formats "
-                f"up to {FORMAT}; install a newer version"
-            )
-        if whole and counted and _is_spec(record["data"]):
-            check_plugins(configuration.flatten(record["config"]), plugins, path.parent)
-            return {**record, "config": configuration.modernised(record["config"])}
-        reason = "some values are invalid"
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
-    raise _damaged(path, reason)
-
-
-def _damaged(path: Path, reason: str) -> UserError:
-    return UserError(f"{path} is damaged: {reason}; restore it or choose another --workdir")
 
 
 def versions() -> dict[str, str | None]:

@@ -14,8 +14,9 @@ from diffusion_jax.devices.compiler import enable_cache
 from diffusion_jax.devices.cores import each_core_a_device
 from diffusion_jax.errors import UserError
 from diffusion_jax.models.packing import pack, unpack_on_host
-from diffusion_jax.run import folder as folders
+from diffusion_jax.paths import as_path
 from diffusion_jax.run.progress import output
+from diffusion_jax.run.record import Record, read
 from diffusion_jax.run.run import Run
 from diffusion_jax.run.sampling import whole_number
 
@@ -46,15 +47,15 @@ def load(
     each_core_a_device()
     enable_cache()
     load_plugins(plugins)
-    record = folders.read(Path(folder))
+    record = read(as_path(folder))
     check(record.config)
     diffusion = build.diffusion(record.config, record.data)
-    found, params = _restore(record, diffusion, step, raw, warn=output(progress)[1])
+    found, params = restore(record, diffusion, step, raw, warn=output(progress)[1])
     return Run(record.config, diffusion, params, found, record.folder)
 
 
-def _restore(
-    record: folders.Record,
+def restore(
+    record: Record,
     diffusion: build.Diffusion,
     step: int | None,
     raw: bool,

@@ -1,4 +1,4 @@
-"""Reading the data and compiling the training step at the same time."""
+"""What comes before the first step: open the data, read them, and compile the step meanwhile."""
 
 import time
 from collections.abc import Callable
@@ -10,9 +10,14 @@ import jax
 import numpy as np
 
 from diffusion_jax import build
+from diffusion_jax.configuration import Config
+from diffusion_jax.configuration.check import check
 from diffusion_jax.core.keys import Stream, stream_key
+from diffusion_jax.data.batches import Order, by_class
 from diffusion_jax.data.dataset import Dataset, Source
 from diffusion_jax.devices import sharding
+from diffusion_jax.devices.compiler import enable_cache
+from diffusion_jax.run import classes, initial
 from diffusion_jax.training import feed
 from diffusion_jax.training.step import Batch
 
@@ -23,13 +28,40 @@ class Prepared(NamedTuple):
     dataset: None if images are streamed.
     draw: draws the initial state.
     parallel: the compiled step on all devices.
-    compile_seconds: how long compiling it took.
+    compile_seconds, read_seconds: how long compiling the step and reading the images took.
     """
 
     dataset: Dataset | None
     draw: Callable[[], Any]
     parallel: sharding.Parallel
     compile_seconds: float
+    read_seconds: float
+
+    def begin(self, weights: initial.Weights | None = None) -> Any:
+        """Draw the initial state; other weights, if given, replace those drawn."""
+        return self.draw() if weights is None else initial.adopt(self.draw(), weights)
+
+
+def open_data(
+    config: Config, given: Source | None, warn: Callable[[str], None]
+) -> tuple[Source, build.Diffusion]:
+    """Check a configuration, open the images to train on, and build the model for them.
+
+    Args:
+        given: the images, by default those that the configuration names.
+        warn: called with each line that the user should see.
+
+    Raises:
+        UserError: the configuration is wrong, or does not fit the data.
+    """
+    check(config)
+    sharding.check_batch(config.train.batch_size, jax.device_count(), config.train.accumulate)
+    enable_cache()
+    source = given or build.source(config)
+    for note in source.notes:
+        warn(note)
+    classes.check_labels(config, source)
+    return source, build.diffusion(config, source.spec)
 
 
 def serve(
@@ -40,10 +72,12 @@ def serve(
     Args:
         stack: stops reading when it is closed.
     """
-    seed, size = config.seed, config.train.batch_size
+    labels = source.labels if dataset is None else dataset.labels
+    balanced = by_class(labels) if config.data.balance and labels is not None else ()
+    order = Order(config.seed, config.train.batch_size, source.size, balanced)
     if dataset is None:
-        return feed.streamed(source, seed, size, first, config.data.workers, stack)
-    return feed.in_memory(dataset, seed, size)
+        return feed.streamed(source, order, first, config.data.workers, stack)
+    return feed.in_memory(dataset, order)
 
 
 def read_and_compile(config, source: Source, training: build.Training, fresh: bool) -> Prepared:
@@ -53,7 +87,12 @@ def read_and_compile(config, source: Source, training: build.Training, fresh: bo
     images = jax.ShapeDtypeStruct((own, *source.shape), np.uint8)
     number = jax.ShapeDtypeStruct((own,), np.int32)
     with ThreadPoolExecutor() as background:
-        reading = None if config.data.stream else background.submit(source.load)
+
+        def timed(work: Callable[[], Any]) -> tuple[Any, float]:
+            began = time.perf_counter()
+            return work(), time.perf_counter() - began
+
+        reading = None if config.data.stream else background.submit(timed, source.load)
 
         def init():
             return training.init(stream_key(config.seed, Stream.INIT))
@@ -63,13 +102,11 @@ def read_and_compile(config, source: Source, training: build.Training, fresh: bo
             training.make_step, config.parallel, jax.devices(), size, shapes
         )
 
-        def compile_step():
-            began = time.perf_counter()
-            return parallel.compile(Batch(images, number, number)), time.perf_counter() - began
-
-        compiling = background.submit(compile_step)
+        compiling = background.submit(
+            timed, lambda: parallel.compile(Batch(images, number, number))
+        )
         places = jax.tree.map(lambda a: a.sharding, parallel.state)
         drawing = jax.jit(init, out_shardings=places)
         drawing = drawing.lower().compile() if fresh else drawing
-        dataset = reading and reading.result()
-        return Prepared(dataset, drawing, *compiling.result())
+        dataset, seconds = reading.result() if reading else (None, 0.0)
+        return Prepared(dataset, drawing, *compiling.result(), seconds)

@@ -13,16 +13,16 @@ import jax
 
 from diffusion_jax import build
 from diffusion_jax.configuration import Config, changed, load, stretched
-from diffusion_jax.configuration.check import check
 from diffusion_jax.data.arrays import from_arrays
 from diffusion_jax.data.dataset import Dataset, Source, loaded
 from diffusion_jax.devices import sharding
-from diffusion_jax.devices.compiler import enable_cache
 from diffusion_jax.errors import Diverged, UserError
 from diffusion_jax.models.packing import unpack_on_host
 from diffusion_jax.processes import cluster
+from diffusion_jax.run import initial
+from diffusion_jax.run.announcements import warmup_change
 from diffusion_jax.run.pace import fitting_steps, measured_pace
-from diffusion_jax.run.prepare import read_and_compile, serve
+from diffusion_jax.run.prepare import open_data, read_and_compile, serve
 from diffusion_jax.run.run import Run
 from diffusion_jax.training.history import AHEAD
 from diffusion_jax.training.state import TrainState
@@ -69,6 +69,7 @@ def steps(
     labels: Any = None,
     *,
     levels: int | None = None,
+    init: str = "",
 ) -> Iterator[tuple[State, Metrics]]:
     """Train, and yield `(state, metrics)` after each step; nothing is written.
 
@@ -79,38 +80,46 @@ def steps(
         images: uint8 `[n, h, w, c]` or `[n, h, w]`; by default the config's training split.
         labels: integers `[n]` from 0, if the images have classes.
         levels: how many values a pixel of `images` can take; 256 by default.
+        init: `RUN` or `RUN:STEP` whose weights to begin with.
 
     Raises:
         UserError: an argument is wrong.
         Diverged: too many updates in a row were not finite.
     """
-    return started(*configured(config, images, labels, levels))
+    return started(*configured(config, images, labels, levels), init)
 
 
-def started(config: Config, own: Source | None) -> Iterator[tuple[State, Metrics]]:
+def started(config: Config, own: Source | None, init: str = "") -> Iterator[tuple[State, Metrics]]:
     """Check a configuration, and return its steps on its data or a caller's `own`."""
     began = time.perf_counter()
-    check(config)
     cluster.check_joined()
-    sharding.check_batch(config.train.batch_size, jax.device_count(), config.train.accumulate)
-    source = own or build.source(config)
-    for note in source.notes:
-        warnings.warn(note, stacklevel=3)
-    return _steps(config, source, build.diffusion(config, source.spec), began)
+
+    def warn(line: str) -> None:
+        if line:
+            warnings.warn(line, stacklevel=4)
+
+    source, diffusion = open_data(config, own, warn)
+    warn(warmup_change(config))
+    weights = initial.weights(init, config, diffusion, warn) if init else None
+    return _steps(config, source, diffusion, weights, began)
 
 
 def _steps(
-    config: Config, source: Source, diffusion: build.Diffusion, began: float
+    config: Config,
+    source: Source,
+    diffusion: build.Diffusion,
+    weights: initial.Weights | None,
+    began: float,
 ) -> Iterator[tuple[State, Metrics]]:
-    enable_cache()
     if config.train.minutes:
         pace, source = measured_pace(config, source, diffusion)
         config = stretched(config, fitting_steps(config.train.minutes, pace, began))
     training, compiled = build.training(config, diffusion), {}
     with ExitStack() as stack:
-        dataset, draw, parallel, _ = read_and_compile(config, source, training, fresh=True)
-        batch = serve(config, source, dataset, 0, stack)
-        state, under_way = parallel.place_state(draw()), deque()
+        prepared = read_and_compile(config, source, training, fresh=True)
+        parallel = prepared.parallel
+        batch = serve(config, source, prepared.dataset, 0, stack)
+        state, under_way = parallel.place_state(prepared.begin(weights)), deque()
         for step in range(1, config.train.steps + 1):
             state, metrics = parallel.step(state, parallel.place_batch(batch(step - 1)))
             under_way.append(metrics.skipped.in_a_row)

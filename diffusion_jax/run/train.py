@@ -8,6 +8,7 @@ from typing import Any
 from diffusion_jax.configuration import Config
 from diffusion_jax.data.dataset import Source
 from diffusion_jax.errors import Stopped
+from diffusion_jax.paths import as_path
 from diffusion_jax.processes import cluster
 from diffusion_jax.processes.signals import stop_signals
 from diffusion_jax.run.load import load
@@ -25,6 +26,7 @@ def train(
     images: Any = None,
     labels: Any = None,
     levels: int | None = None,
+    init: str = "",
     progress: bool = False,
 ) -> Run:
     """Train a model and return it.
@@ -39,6 +41,7 @@ def train(
         images: uint8 `[n, h, w, c]` or `[n, h, w]` to train on; by default the config's data.
         labels: integers `[n]` from 0, if the images have classes.
         levels: how many values a pixel of `images` can take; 256 by default.
+        init: `RUN` or `RUN:STEP` whose weights a new run begins with.
         progress: show the progress.
 
     Raises:
@@ -48,10 +51,10 @@ def train(
     """
     given, own = configured(config, images, labels, levels)
     if folder is None:
-        return _in_memory(given, own, progress)
+        return _in_memory(given, own, init, progress)
     cluster.check_joined()
     try:
-        train_in_folder(given, Path(folder), own, progress)
+        train_in_folder(given, as_path(folder), own, progress, init=init)
     except Stopped as stop:
         if stop.exit_code != 128 + signal.SIGINT:
             raise
@@ -59,10 +62,10 @@ def train(
     return load(folder, progress=progress)
 
 
-def _in_memory(config: Config, own: Source | None, progress: bool) -> Run:
+def _in_memory(config: Config, own: Source | None, init: str, progress: bool) -> Run:
     display, state, began = None, None, time.perf_counter()
     with stop_signals() as received:
-        for state, metrics in started(config, own):
+        for state, metrics in started(config, own, init):
             part = state.config.train
             display = display or TrainingProgress(part.steps, 0, quiet=not progress)
             if progress and on_grid(state.step, part.log_every):

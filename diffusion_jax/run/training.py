@@ -10,18 +10,26 @@ from diffusion_jax import build
 from diffusion_jax.checkpoints import step_folders
 from diffusion_jax.checkpoints.storage import Checkpoints
 from diffusion_jax.configuration import Config, stretched
-from diffusion_jax.configuration.check import check, profiled_steps
+from diffusion_jax.configuration.check import profiled_steps
 from diffusion_jax.data.dataset import Source
 from diffusion_jax.devices import sharding
-from diffusion_jax.devices.compiler import enable_cache
-from diffusion_jax.errors import UserError
-from diffusion_jax.models.network import parameter_count
+from diffusion_jax.errors import UserError, counted
 from diffusion_jax.processes import cluster
-from diffusion_jax.run import folder
+from diffusion_jax.run import folder, initial, record
+from diffusion_jax.run.announcements import (
+    class_lines,
+    no_test_split,
+    prepared_line,
+    rate_change,
+    run_line,
+    warmup_change,
+)
+from diffusion_jax.run.memory import check_step_fits, needed_bytes
 from diffusion_jax.run.pace import fitting_steps, measured_pace
-from diffusion_jax.run.prepare import read_and_compile, serve
+from diffusion_jax.run.prepare import Prepared, open_data, read_and_compile, serve
 from diffusion_jax.run.progress import Say, TrainingProgress, output
 from diffusion_jax.run.progress_grid import make_draw
+from diffusion_jax.samplers.batch_size import free_bytes
 from diffusion_jax.training import loop
 from diffusion_jax.training.hooks import Hooks, LoopPlan, Profiler
 from diffusion_jax.training.report import MetricsWriter, events_available
@@ -33,6 +41,7 @@ def train_in_folder(
     given_source: Source | None = None,
     progress: bool = False,
     began: float | None = None,
+    init: str = "",
 ) -> None:
     """Train or resume the run in `workdir`, until its last step is on disk.
 
@@ -42,22 +51,26 @@ def train_in_folder(
         given_source: the images, by default those that the config names.
         progress: print what is going on.
         began: when the command began, by `time.perf_counter`; `train.minutes` counts from there.
+        init: `RUN` or `RUN:STEP` whose weights a new run begins with.
 
     Raises:
         UserError, Diverged, Stopped, Unsaved: see `training.loop.train`.
     """
     say, warn = output(progress)
-    check(config)
+
+    def once(line: str) -> None:
+        if line:
+            cluster.on_first_process(lambda: warn(line))
+
     folder.check_writable(workdir)
-    sharding.check_batch(config.train.batch_size, jax.device_count(), config.train.accumulate)
-    enable_cache()
     config = folder.resumed(workdir, config)
-    source = given_source or build.source(config)
-    for note in source.notes:
-        cluster.on_first_process(lambda note=note: warn(note))
-    diffusion = build.diffusion(config, source.spec)
+    source, diffusion = open_data(config, given_source, once)
     with ExitStack() as stack:
-        done = cluster.on_first_process(lambda: _claim(workdir, config, source, stack, warn))
+        done = cluster.on_first_process(lambda: _claim(workdir, config, source, init, stack, warn))
+        weights = None
+        if done is None:
+            once(warmup_change(config))
+            weights = initial.weights(init, config, diffusion, once) if init else None
         given, paced = config, None
         if config.train.minutes:
             began = time.perf_counter() if began is None else began
@@ -68,31 +81,54 @@ def train_in_folder(
             if done > config.train.steps and not progress:
                 warn(f"{workdir} has {done} steps already, more than the {config.train.steps}")
             return
-        training = build.training(config, diffusion)
-        dataset, draw, parallel, _ = read_and_compile(config, source, training, fresh=done is None)
-        say(_first_line(config, source.size, diffusion, parallel.state.params))
-        cluster.on_first_process(lambda: _begin(workdir, given, source, done, paced))
+        prepared = _prepared(config, source, diffusion, done is None, say, once)
+        cluster.on_first_process(
+            lambda: _begin(workdir, given, source, done, paced, weights.name if weights else "")
+        )
         about, keep = build.about(config, diffusion), _keep(config)
         checkpoints = Checkpoints(workdir / "checkpoints", about, keep, warn)
         stack.callback(checkpoints.close)
         if done is not None:
             say(f"resuming {workdir} after step {done}")
+        elif weights:
+            say("\n".join([f"beginning with the weights of {weights.name}", *weights.notes]))
         first = done or 0
-        batch = serve(config, source, dataset, first, stack)
         hooks = Hooks(
-            parallel=parallel,
-            batch=batch,
+            parallel=prepared.parallel,
+            batch=serve(config, source, prepared.dataset, first, stack),
             checkpoints=checkpoints,
             vote=sharding.voting(jax.devices()),
             **_display(config, workdir, diffusion, first, progress, warn, stack),
         )
         # No reference to the state is kept here, because the loop donates it.
         loop.train(
-            draw() if done is None else checkpoints.restore(done, parallel.state),
+            prepared.begin(weights)
+            if done is None
+            else checkpoints.restore(done, prepared.parallel.state),
             plan(config),
             hooks,
         )
     say(f"done: checkpoint {workdir / 'checkpoints' / str(config.train.steps)}")
+
+
+def _prepared(
+    config: Config, source: Source, diffusion: build.Diffusion, fresh: bool, say: Say, once: Say
+) -> Prepared:
+    """Read the data and compile the step, and say what is going on."""
+    say(run_line(config, source.size, diffusion))
+    if fresh and (line := no_test_split(config, source)):
+        say(line)
+    reading = "" if config.data.stream else f"reading {counted(source.size, 'image')} and "
+    say(f"{reading}compiling the training step ...")
+    prepared = read_and_compile(config, source, build.training(config, diffusion), fresh)
+    needed, free = needed_bytes(prepared.parallel.step), free_bytes(jax.local_devices())
+    check_step_fits(config, needed, free)
+    say(prepared_line(prepared, needed, free))
+    shown, missing = class_lines(config, source, prepared.dataset)
+    if shown:
+        say(shown)
+    once(missing)
+    return prepared
 
 
 def _paced(
@@ -110,7 +146,7 @@ def _paced(
         The number of steps, and the source, whose images may be in memory by now.
     """
     if done is not None:
-        return cluster.on_first_process(lambda: folder.paced_steps(workdir)), source
+        return cluster.on_first_process(lambda: record.paced_steps(workdir)), source
     pace, source = measured_pace(config, source, diffusion)
     minutes = config.train.minutes
     steps = cluster.on_first_process(lambda: fitting_steps(minutes, pace, began))
@@ -119,7 +155,7 @@ def _paced(
 
 
 def _claim(
-    workdir: Path, config: Config, source: Source, stack: ExitStack, warn: Say
+    workdir: Path, config: Config, source: Source, init: str, stack: ExitStack, warn: Say
 ) -> int | None:
     """Lock the folder; return the step to resume after, None if the run has saved nothing."""
     stack.callback(folder.lock(workdir).close)
@@ -127,21 +163,27 @@ def _claim(
     steps = step_folders.complete(saved)
     if not steps:
         return None
-    folder.check_same(workdir, config, source.spec, source.size)
+    for line in folder.check_same(workdir, config, source):
+        warn(line)
+    if init:
+        initial.check_same(workdir, init)
     done = step_folders.newest_good(saved, warn)
     if done is None:
         raise UserError(
             f"every checkpoint in {saved} is damaged ({', '.join(map(str, steps))}); "
             "restore one, or choose another --workdir"
         )
+    before = record.read(workdir).config
+    if not config.train.minutes and (jump := rate_change(before, config, done)):
+        warn(jump)
     return done
 
 
 def _begin(
-    workdir: Path, config: Config, source: Source, done: int | None, paced: int | None
+    workdir: Path, config: Config, source: Source, done: int | None, paced: int | None, init: str
 ) -> None:
     step_folders.set_aside(workdir / "checkpoints", done)
-    folder.begin(workdir, config, source.spec, source.size, done or 0, paced)
+    folder.begin(workdir, config, source, done or 0, paced, init)
 
 
 def plan(config: Config) -> LoopPlan:
@@ -185,17 +227,3 @@ def _display(
         "report": report,
         "profiler": profiler,
     }
-
-
-def _first_line(config: Config, size: int, diffusion: build.Diffusion, params) -> str:
-    h, w, c = diffusion.data.shape
-    count, processes = jax.device_count(), jax.process_count()
-    kind = jax.devices()[0].device_kind
-    return (
-        f"devices: {count} x {kind} ({config.parallel}"
-        f"{f', {processes} processes' if processes > 1 else ''}) | "
-        f"parameters: {parameter_count(params):,} | "
-        f"data: {config.data.name}, {size:,} images {h}x{w}x{c} "
-        f"in {diffusion.data.levels} levels | "
-        f"batch per device: {config.train.batch_size // count}"
-    )

@@ -9,42 +9,37 @@ from contextlib import ExitStack
 import jax
 import numpy as np
 
-from diffusion_jax.data.batches import batch_indices
+from diffusion_jax.data.batches import Order
 from diffusion_jax.data.dataset import Dataset, Source
 from diffusion_jax.data.stream import BatchStream
 from diffusion_jax.training.step import Batch
 
 
-def in_memory(dataset: Dataset, seed: int, batch_size: int) -> Callable[[int], Batch]:
-    """Serve the batch of any step from images in memory.
-
-    Args:
-        batch_size: of the whole batch, over all processes.
-    """
-    own = _own_share(batch_size)
-    position = np.arange(batch_size, dtype=np.int32)[own]
+def in_memory(dataset: Dataset, order: Order) -> Callable[[int], Batch]:
+    """Serve the batch of any step from images in memory."""
+    own = _own_share(order.batch_size)
+    position = np.arange(order.batch_size, dtype=np.int32)[own]
 
     def batch(step: int) -> Batch:
-        index = batch_indices(seed, step, batch_size, len(dataset.images))[own]
+        index = order.batch(step)[own]
         return Batch(dataset.images[index], dataset.labels[index], position)
 
     return batch
 
 
 def streamed(
-    source: Source, seed: int, batch_size: int, first: int, workers: int, stack: ExitStack
+    source: Source, order: Order, first: int, workers: int, stack: ExitStack
 ) -> Callable[[int], Batch]:
     """Serve the same batches, read during training: steps from `first` on, in order.
 
     Args:
-        batch_size: of the whole batch, over all processes.
         workers: number of reading processes; 0 reads in threads of this process.
         stack: stops reading when it is closed.
     """
-    own = _own_share(batch_size)
-    stream = BatchStream(source, seed, batch_size, own, first, workers)
+    own = _own_share(order.batch_size)
+    stream = BatchStream(source, order, own, first, workers)
     stack.callback(stream.close)
-    position = np.arange(batch_size, dtype=np.int32)[own]
+    position = np.arange(order.batch_size, dtype=np.int32)[own]
 
     def batch(step: int) -> Batch:
         return Batch(*next(stream), position)

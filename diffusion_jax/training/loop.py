@@ -8,7 +8,7 @@ from typing import Any
 import jax
 
 from diffusion_jax.checkpoints.storage import Outcome
-from diffusion_jax.errors import Diverged, Stopped, Unsaved
+from diffusion_jax.errors import Diverged, Stopped, Unsaved, UserError
 from diffusion_jax.processes import cluster
 from diffusion_jax.processes.signals import stop_signals
 from diffusion_jax.training.history import StepHistory
@@ -23,6 +23,7 @@ def train(state: TrainState, plan: LoopPlan, hooks: Hooks) -> TrainState:
 
     Raises:
         Diverged: too many updates in a row were skipped.
+        UserError: a batch could not be read; the state is on disk.
         Stopped: SIGTERM or SIGINT was received; the step was finished and the state is on disk.
         Unsaved: the last state, or with several processes any state, could not be saved.
     """
@@ -32,22 +33,35 @@ def train(state: TrainState, plan: LoopPlan, hooks: Hooks) -> TrainState:
     del state  # under pmap it would stay in memory beside its copies
     batch = hooks.parallel.place_batch(hooks.batch(first))
     with stop_signals() as received, _saved_on_leaving(hooks):
+        unreadable = None
         for step in range(first + 1, plan.steps + 1):
             hooks.profiler.before(step, placed)
             placed, metrics = hooks.parallel.step(placed, batch)
             history.add(step, metrics, hooks.vote(received[0] if received else 0))
             last, stop = step == plan.steps, history.stop
             if not last:  # the next batch is read while the device computes
-                batch = hooks.parallel.place_batch(hooks.batch(step))
+                try:
+                    batch = hooks.parallel.place_batch(hooks.batch(step))
+                except UserError as error:
+                    if jax.process_count() > 1:  # the others go on, and would wait for this save
+                        raise
+                    unreadable = error
             due = due or _due(step, plan.save_every)
-            if last or stop or due:
+            ends = last or stop or unreadable is not None
+            if ends or due:
                 history.drain()
                 # A scheduled save waits for a finite update; the last save cannot wait.
-                if last or stop or not history.in_a_row:
+                if ends or not history.in_a_row:
                     single = hooks.parallel.single(placed)
                     _after_save(hooks.checkpoints.save(single, history.losses.at_save(due)), hooks)
                     due = False
                     history.restart_clock(step)
+            if unreadable is not None:
+                _finish(step, hooks)
+                raise UserError(
+                    f"{unreadable}; step {step} is saved; if the images have changed, resume with "
+                    "--config.data.changed=allow"
+                )
             if stop and not last:
                 _finish(step, hooks)
                 name = signal.Signals(stop).name

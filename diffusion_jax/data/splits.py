@@ -1,0 +1,104 @@
+"""Splits: slices such as `train[:90%]`, and a share of the images that is held out for testing."""
+
+import hashlib
+import re
+from typing import NamedTuple
+
+import numpy as np
+
+from diffusion_jax.data.dataset import Source
+from diffusion_jax.errors import UserError
+
+SLICE = re.compile(r"([^\[\]]+)(?:\[(-?\d+%?)?:(-?\d+%?)?\])?")
+
+
+class Split(NamedTuple):
+    """A slice of a split: `train[10%:]` is `Split("train", "10%", "")`."""
+
+    name: str
+    first: str = ""
+    last: str = ""
+
+    def indices(self, size: int) -> slice:
+        """Return the indices of this slice of `size` images; shares are rounded to whole images."""
+        first, last = _bound(self.first, size, 0), _bound(self.last, size, size)
+        return slice(min(max(first, 0), size), min(max(last, 0), size))
+
+
+def parse_split(text: str) -> Split:
+    """Parse `NAME`, `NAME[:90%]`, `NAME[1000:2000]`, `NAME[-500:]`.
+
+    Raises:
+        UserError: it is none of these.
+    """
+    match = SLICE.fullmatch(text)
+    if match is None:
+        raise UserError(
+            f"split '{text}' is not understood; write it as train, train[:90%], train[90%:] or "
+            "train[1000:2000]"
+        )
+    return Split(match[1], match[2] or "", match[3] or "")
+
+
+def _bound(text: str, size: int, default: int) -> int:
+    if not text:
+        return default
+    bound = round(size * int(text[:-1]) / 100) if text.endswith("%") else int(text)
+    return bound + size if text.startswith("-") else bound
+
+
+def sliced(source: Source, split: Split) -> Source:
+    """Return the images of a slice.
+
+    Raises:
+        UserError: there are none.
+    """
+    if not (split.first or split.last):
+        return source
+    indices = np.arange(source.size)[split.indices(source.size)]
+    if not len(indices):
+        raise UserError(
+            f"split '{split.name}[{split.first}:{split.last}]' holds none of the {source.size} "
+            f"images of '{split.name}'"
+        )
+    return source.take(indices)
+
+
+def held_out(source: Source, share: float, rest: bool) -> Source:
+    """Return a share of the images, or the rest of them.
+
+    Which images these are depends only on their names, so they stay what they are when others are
+    added.
+
+    Raises:
+        UserError: there are none.
+    """
+    held = np.array([_position(name) < share for name in source.read.names()])
+    indices = np.flatnonzero(~held if rest else held)
+    if not len(indices):
+        part = "all" if rest else "none"
+        raise UserError(
+            f"config.data.holdout={share:g} holds out {part} of the {source.size} images; "
+            f"set it {'lower' if rest else 'higher'}"
+        )
+    return source.take(indices)
+
+
+def _position(name: str) -> float:
+    """Return a number in [0, 1), uniform over names."""
+    digest = hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()
+    return int.from_bytes(digest[:8]) / 2**64
+
+
+def overlap(trained: str, other: str, size: int, aliases: dict[str, str]) -> bool:
+    """Return whether two splits share images, judged by their names.
+
+    Args:
+        size: the number of images of the split that both are slices of.
+        aliases: splits that are slices of others, by name.
+    """
+    one, two = (parse_split(aliases.get(text, text)) for text in (trained, other))
+    if one.name != two.name:
+        return False
+    first, second = one.indices(size), two.indices(size)
+    return max(first.start, second.start) < min(first.stop, second.stop)
