@@ -1,7 +1,6 @@
 """Evaluate a split: python evaluate.py --workdir=runs/digits --split=test [--every=8]"""
 
-from diffusion_jax.command_line import run
-from diffusion_jax.commands.evaluate import main
+from diffusion_jax.start import start
 
 if __name__ == "__main__":
-    run(main)
+    start("evaluate")

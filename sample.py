@@ -1,7 +1,6 @@
 """Sample from a trained run: python sample.py --workdir=runs/digits [--num=64] [--out=x.png]"""
 
-from diffusion_jax.command_line import run
-from diffusion_jax.commands.sample import main
+from diffusion_jax.start import start
 
 if __name__ == "__main__":
-    run(main)
+    start("sample")

@@ -1,7 +1,6 @@
 """Train a diffusion model: python train.py --config=configs/cifar10.py [--config.key=value ...]"""
 
-from diffusion_jax.command_line import run
-from diffusion_jax.commands.train import main
+from diffusion_jax.start import start
 
 if __name__ == "__main__":
-    run(main)
+    start("train")

@@ -1,7 +1,8 @@
 """`diffusion-jax COMMAND ...`, also `python -m diffusion_jax COMMAND ...`."""
 
 import sys
-from importlib import import_module
+
+from diffusion_jax.start import start
 
 COMMANDS = ("train", "sample", "evaluate")
 USAGE = f"""\
@@ -23,10 +24,8 @@ def main() -> None:
     if command not in COMMANDS:
         print(f"error: unknown command '{command}'; known: {', '.join(COMMANDS)}", file=sys.stderr)
         sys.exit(2)
-    from diffusion_jax.command_line import run
-
     sys.argv = ["diffusion-jax", *rest]
-    run(import_module(f"diffusion_jax.commands.{command}").main)
+    start(command)
 
 
 if __name__ == "__main__":

@@ -87,7 +87,11 @@ def test_a_single_npy_file_of_gray_images(tmp_path):
 @pytest.mark.parametrize(
     ("content", "problem"),
     [
-        ({"images": IMAGES / 255}, f"images are float64 [6, 4, 5, 3]; {EXPECTED}"),
+        (
+            {"images": IMAGES / 255},
+            f"images are float64 [6, 4, 5, 3]; {EXPECTED}; they look like values in [0, 1]: use "
+            "np.rint(255 * images).astype(np.uint8)",
+        ),
         ({"images": IMAGES[0, 0]}, f"images are uint8 [5, 3]; {EXPECTED}"),
         ({"images": IMAGES[:0]}, f"holds no images; {EXPECTED}"),
         (
@@ -102,11 +106,12 @@ def test_a_single_npy_file_of_gray_images(tmp_path):
         ),
         (
             {"images": IMAGES, "labels": LABELS[:4]},
-            "labels are int64 [4]; expected whole numbers >= 0, [6]",
+            "labels are int64 [4]; expected whole numbers from 0, [6]; there are 6 images",
         ),
         (
             {"images": IMAGES, "labels": LABELS - 1},
-            "labels are int64 [6]; expected whole numbers >= 0, [6]",
+            "labels are int64 [6]; expected whole numbers from 0, [6]; label 0 is -1: use "
+            "np.unique(labels, return_inverse=True)[1]",
         ),
     ],
 )

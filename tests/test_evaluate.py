@@ -127,7 +127,7 @@ def test_a_killed_evaluation_goes_on_where_it_was(workdir, tmp_path):
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     assert process.stdout
     for line in process.stdout:
-        if "evaluated 12" in line:
+        if "evaluated 25%" in line:
             process.kill()
             break
     process.communicate()

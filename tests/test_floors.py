@@ -11,8 +11,8 @@ PACKAGE = Path(__file__).parent.parent / "diffusion_jax"
 # From the ground up; names in one row share a floor and may import from each other's package only
 # within the same folder.
 FLOORS = [
-    {"errors"},
-    {"files"},
+    {"errors", "start"},
+    {"files", "paths"},
     {"core", "devices"},
     {"truth", "samplers", "models", "data", "visual"},
     {"checkpoints", "processes"},

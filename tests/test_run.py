@@ -343,7 +343,7 @@ def test_a_run_on_arrays_resumes(test_split, tmp_path):
         ),
         (
             {"images": np.ones((4, 8, 8), np.uint8), "levels": 2, "labels": [0, -1, 0, 1]},
-            "expected whole numbers >= 0",
+            "label 1 is -1",
         ),
         ({"images": np.full((4, 8, 8), 17, np.uint8), "levels": 17}, "outside the 17 levels"),
     ],

@@ -107,7 +107,7 @@ def test_huge_pictures_are_refused_and_not_decoded(tmp_path, side):
         assert str(caught.value) == f"cannot read the picture {file}: {REFUSED}"
     with pytest.raises(UserError) as caught:
         load_dataset("image_folder", "train", str(tmp_path))
-    assert str(caught.value) == f"{file}: {REFUSED}; remove it"
+    assert str(caught.value) == f"{file}: {REFUSED}; shrink it"
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 20e6
@@ -122,7 +122,7 @@ def test_huge_pictures_are_refused_while_streaming(tmp_path, workers):
     with pytest.raises(UserError) as caught:
         next(stream)
     stream.close()
-    assert str(caught.value) == f"{file}: {REFUSED}; remove it"
+    assert str(caught.value) == f"{file}: {REFUSED}; shrink it"
 
 
 def links_and_ways_out(kind):

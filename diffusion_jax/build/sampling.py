@@ -94,7 +94,10 @@ def _begin(grid: Schedule, shape: tuple[int, int, int], source: np.ndarray | Non
 def _label(classes: int, label: int | None):
     if not classes:
         if label is not None:
-            raise UserError(f"class {label}: the run has no classes (config.model.classes is 0)")
+            raise UserError(
+                f"class {label}: the run has no classes (config.model.classes is 0); train one "
+                "that has, such as --config=digits:conditional"
+            )
         return None
     if label is None:
         return lambda index: (index % classes).astype(np.int32)

@@ -23,6 +23,7 @@ from diffusion_jax.command_line import (
 from diffusion_jax.commands.pictures import strips, write_pictures
 from diffusion_jax.configuration import Config, deviations, override
 from diffusion_jax.data.dataset import Source
+from diffusion_jax.data.sources import base_split
 from diffusion_jax.devices import sharding
 from diffusion_jax.errors import UserError
 from diffusion_jax.evaluation import likelihood, report
@@ -56,7 +57,7 @@ def main(arguments: list[str]) -> None:
             f"--every {given.every}: must be below the run's {run.schedule.steps} steps"
         )
     source = build.source(run.config, given.split)
-    for note in source.notes:
+    for note in filter(None, [*source.notes, _trained_on(run.config, given.split, source)]):
         warn(note)
     num = _check_data(source, run, given)
     out = given.out or given.workdir / "evaluation" / _name(given, run.step)
@@ -131,6 +132,17 @@ def _changed(config: Config, overrides: list[tuple[str, str]]) -> Config:
             )
         override(config, key, text)
     return config
+
+
+def _trained_on(config: Config, split: str, source: Source) -> str:
+    """Return a warning if the split shares images with the one that the run was trained on."""
+    name, trained = config.data.name, config.data.split
+    if split == trained or base_split(name, split) != base_split(name, trained):
+        return ""
+    shared = {*source.read.names()} & {*build.source(config).read.names()}
+    if not shared:
+        return ""
+    return f"the run was trained on {len(shared):,} of the images of split '{split}'"
 
 
 def _check_data(source: Source, run: Run, given) -> int:

@@ -1,6 +1,7 @@
 """Where samples go: a grid, an .npz file, or a folder that grows batch by batch."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +15,20 @@ from diffusion_jax.paths import as_path
 from diffusion_jax.samplers.generate import Generated
 from diffusion_jax.visual.images import grid, labelled_grid, save_png, to_uint8
 
-PICTURES = (".jpg", ".jpeg", ".gif", ".webp", ".bmp", ".npy")
-
 
 class Whole:
-    """One file, written at the end: a PNG grid, or an .npz with uint8 images under `arr_0`."""
+    """One file, written at the end: a PNG grid, or an .npz.
 
-    def __init__(self, path: Path):
+    The .npz has uint8 images [n, h, w, c] under `arr_0` and, if they have classes, labels int32 [n]
+    under `arr_1`.
+
+    Args:
+        class_names: shown beside the rows of a grid.
+    """
+
+    def __init__(self, path: Path, class_names: Sequence[str] = ()):
         check_file(path)
-        self.path = path
+        self.path, self._names = path, class_names
         self._images: list[np.ndarray] = []
         self._labels: list[np.ndarray] = []
 
@@ -39,12 +45,14 @@ class Whole:
     def finish(self) -> None:
         """Write the file atomically."""
         images = np.concatenate(self._images)
-        if self.path.suffix.lower() == ".png":
-            labels = np.concatenate(self._labels) if self._labels else None
-            save_png(self.path, grid(images) if labels is None else labelled_grid(images, labels))
-            return
-        with replacing(self.path, "wb") as file:
-            np.savez(file, arr_0=images)
+        labels = np.concatenate(self._labels) if self._labels else None
+        if self.path.suffix.lower() == ".npz":
+            with replacing(self.path, "wb") as file:
+                np.savez(file, *(each for each in (images, labels) if each is not None))
+        elif labels is None:
+            save_png(self.path, grid(images))
+        else:
+            save_png(self.path, labelled_grid(images, labels, self._names))
 
 
 class Folder:
@@ -79,8 +87,12 @@ class Folder:
         """Do nothing: all images have been written."""
 
 
-def open_output(out: str, identity: dict[str, Any]) -> Whole | Folder:
+def open_output(
+    out: str, identity: dict[str, Any], class_names: Sequence[str] = ()
+) -> Whole | Folder:
     """Open the output that `--out` names, and check it before anything is computed.
+
+    A folder that does not exist yet and has an extension ends in `/`.
 
     Raises:
         UserError: it cannot be written, or is a folder of other images.
@@ -88,9 +100,12 @@ def open_output(out: str, identity: dict[str, Any]) -> Whole | Folder:
     path = as_path(out)
     suffix, folder = path.suffix.lower(), path.is_dir() or out.endswith("/")
     if suffix in (".png", ".npz") and not folder:
-        return Whole(path)
-    if suffix in PICTURES and not folder:
-        raise UserError(f"--out {out}: expected a name ending in .png or .npz, or a folder")
+        return Whole(path, class_names)
+    if suffix and not folder:
+        raise UserError(
+            f"--out {out}: expected a name ending in .png or .npz; a folder of this name is "
+            f"written as {out}/"
+        )
     return Folder(path, identity)
 
 

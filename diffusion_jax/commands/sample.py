@@ -23,13 +23,13 @@ from diffusion_jax.commands.outputs import open_output
 from diffusion_jax.configuration import Config, override, to_json
 from diffusion_jax.configuration.check import check_effect
 from diffusion_jax.data.decoding import read_image, read_mask
-from diffusion_jax.errors import UserError
+from diffusion_jax.errors import UserError, counted
 from diffusion_jax.evaluation.finished_batches import fingerprint
 from diffusion_jax.models.packing import pack
 from diffusion_jax.run.load import load
 from diffusion_jax.run.progress import ImageProgress
 from diffusion_jax.run.run import Run
-from diffusion_jax.run.sampling import STRENGTH
+from diffusion_jax.run.sampling import STRENGTH, class_number
 from diffusion_jax.samplers.generate import Frames, Method
 from diffusion_jax.samplers.grids import GRIDS
 from diffusion_jax.samplers.sample import SAMPLERS
@@ -55,17 +55,19 @@ def main(arguments: list[str]) -> None:
     run = run.with_config(_changed(run.config, given, overrides))
     if given.steps and given.steps > run.schedule.steps:
         raise UserError(f"--steps {given.steps}: the run has only {run.schedule.steps} steps")
-    steering = _steering(given, run.data.shape, run.config.data.background)
+    steering = _steering(given, run)
     draw = run.drawing(given.num, steering)
     default = given.workdir / "samples" / f"sample_step{run.step}_seed{given.seed}.png"
-    out = open_output(given.out or str(default), _identity(run, given, steering))
+    identity = _identity(run, given, steering)
+    out = open_output(given.out or str(default), identity, run.data.class_names)
     _check_picture("--strip", given.strip, (".png",), [out.path, given.trajectory])
     _check_picture("--trajectory", given.trajectory, (".png", ".gif"), [out.path, given.strip])
     watched = min(WATCHED, given.num) if given.strip or given.trajectory else 0
     wanted = sorted({*out.missing(given.num), *range(watched)})  # watched ones again, for frames
     if not wanted:
-        print(f"{out.path} has all {given.num} images; nothing to do")
+        print(f"{out.path} has all of the first {counted(given.num, 'image')}; nothing to do")
         return
+    replaced = not given.out and out.path.exists()
     print(_first_line(run, len(wanted), draw.method), flush=True)
     progress, frames = ImageProgress(len(wanted), "sampled"), []
     try:
@@ -78,7 +80,8 @@ def main(arguments: list[str]) -> None:
     if watched:
         _write_frames(frames, given)
     shown = [path for path in (out.path, given.strip, given.trajectory) if path]
-    print(f"wrote {' and '.join(map(str, shown))}")
+    note = " (replaced; --seed=1 gives other images)" if replaced and not given.seed else ""
+    print(f"wrote {' and '.join(map(str, shown))}{note}")
 
 
 def _parse(arguments: list[str]):
@@ -108,8 +111,12 @@ def _parse(arguments: list[str]):
     )
     method.add_argument("--eta", type=named, help="for ddim: 0 adds no noise, 1 as in ancestral")
     steering = parser.add_argument_group("steering")
-    steering.add_argument("--class", type=integer, dest="label", help="class of all images")
-    steering.add_argument("--guidance", type=named, help="guidance scale; 1 is off")
+    steering.add_argument(
+        "--class", type=named, dest="label", help="class of all images, by name or number"
+    )
+    steering.add_argument(
+        "--guidance", type=named, help="guidance scale; 1 is off, below 0 avoids the class"
+    )
     steering.add_argument("--inpaint", type=as_path, metavar="IMAGE", help="image to inpaint")
     steering.add_argument("--mask", type=as_path, help="image whose white area is repainted")
     steering.add_argument(
@@ -143,7 +150,8 @@ def _changed(config: Config, given, overrides: list[tuple[str, str]]) -> Config:
     return config
 
 
-def _steering(given, shape: tuple[int, int, int], background: str) -> Steering:
+def _steering(given, run: Run) -> Steering:
+    shape, background = run.data.shape, run.config.data.background
     if (given.inpaint is None) != (given.mask is None):
         raise UserError("--inpaint and --mask belong together: give both")
     if given.inpaint and given.source:
@@ -154,7 +162,7 @@ def _steering(given, shape: tuple[int, int, int], background: str) -> Steering:
     if mask:
         print(f"repainting the {mask.area} area of {given.mask}", flush=True)
     return Steering(
-        label=given.label,
+        label=class_number(given.label, run.diffusion),
         source=read_image(given.source, shape, background) if given.source else None,
         strength=given.strength or (STRENGTH if given.source else 1.0),
         known=read_image(given.inpaint, shape, background) if given.inpaint else None,
@@ -172,7 +180,7 @@ def _identity(run: Run, given, steering: Steering) -> dict[str, Any]:
         "checkpoint": run.step,
         "parameters": fingerprint({}, pack(run.params, np.concatenate))[:16],
         "seed": given.seed,
-        "class": given.label,
+        "class": steering.label,
         "strength": steering.strength,
         "images": fingerprint({"count": len(arrays)}, arrays)[:16] if arrays else None,
     }
@@ -193,8 +201,8 @@ def _check_picture(
 def _first_line(run: Run, num: int, method: Method) -> str:
     rows, name = method.plan.rows, run.config.sample.sampler
     return (
-        f"checkpoint {run.step} of {run.folder}: {num} images by {name} in "
-        f"{method.steps} steps ({len(rows.index)} network calls)"
+        f"checkpoint {run.step} of {run.folder}: {counted(num, 'image')} by {name} in "
+        f"{counted(method.steps, 'step')} ({counted(len(rows.index), 'network call')})"
     )
 
 

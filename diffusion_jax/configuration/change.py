@@ -15,11 +15,58 @@ from diffusion_jax.configuration.keys import Key, keys
 from diffusion_jax.configuration.tables import TABLES, names_of
 from diffusion_jax.errors import UserError
 
+# What other code bases call our keys.
+MEANT = {
+    "lr": "optimizer.learning_rate",
+    "learning_rate": "optimizer.learning_rate",
+    "weight_decay": "optimizer.weight_decay",
+    "dropout": "model.dropout",
+    "image_size": "data.image_size",
+    "batch_size": "train.batch_size",
+    "batch": "train.batch_size",
+    "bs": "train.batch_size",
+    "epochs": "train.steps",
+    "iterations": "train.steps",
+    "max_steps": "train.steps",
+    "num_steps": "train.steps",
+    "timesteps": "schedule.steps",
+    "num_timesteps": "schedule.steps",
+    "diffusion_steps": "schedule.steps",
+    "T": "schedule.steps",
+    "beta_schedule": "schedule.name",
+    "noise_schedule": "schedule.name",
+    "dataset": "data.name",
+    "resolution": "data.image_size",
+    "size": "data.image_size",
+    "num_workers": "data.workers",
+    "grad_clip": "optimizer.clip_norm",
+    "warmup": "optimizer.warmup_steps",
+    "ema_decay": "ema.decay",
+    "ema_rate": "ema.decay",
+    "num_classes": "model.classes",
+    "class_cond": "model.classes",
+    "num_channels": "model.channels",
+    "num_res_blocks": "model.blocks",
+    "channel_mult": "model.multipliers",
+    "guidance_scale": "sample.guidance",
+    "cfg_scale": "sample.guidance",
+    "num_samples": "sample.num",
+    "objective": "prediction",
+    "prediction_type": "prediction",
+    "parameterization": "prediction",
+}
+
 
 def nearest(key: str, known: Iterable[str]) -> str:
-    """Return the known key that is most like an unknown one, of the same group if there is one."""
-    group = key.rpartition(".")[0]
-    known = [name for name in known if group and name.startswith(f"{group}.")] or list(known)
+    """Return the known key that means the same as an unknown one, or else looks most like it.
+
+    The latter is of the same group if there is one.
+    """
+    known = list(known)
+    group, _, leaf = key.rpartition(".")
+    if leaf in MEANT and MEANT[leaf] in known:
+        return MEANT[leaf]
+    known = [name for name in known if group and name.startswith(f"{group}.")] or known
     return difflib.get_close_matches(key, known, n=1, cutoff=0.0)[0]
 
 

@@ -193,7 +193,11 @@ DECLARED: dict[str, Key] = {
     "sample.sampler": Key("ancestral", "sampling method"),
     "sample.grid": Key("uniform", "spacing of the sampling steps in t, log-SNR or Karras's rho"),
     "sample.guidance": Key(
-        1.0, "classifier-free guidance: 1 is off, larger values emphasise the class", 0.0, 1000.0
+        1.0,
+        "classifier-free guidance: 1 is off, larger values emphasise the class, negative ones "
+        "avoid it",
+        -1000.0,
+        1000.0,
     ),
     "sample.guidance_interval": Key(
         (0.0, 1.0),

@@ -1,14 +1,22 @@
 """Images in NumPy files."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from diffusion_jax.data.array_hints import (
+    has_channels_first,
+    image_hint,
+    is_one_image,
+    label_hint,
+)
 from diffusion_jax.data.dataset import Dataset, Look, Source, choose_split, loaded, own_path
 from diffusion_jax.data.decoding import check_memory
 from diffusion_jax.errors import UserError
 
+MOST_CLASSES = 65536  # unless there are as many images
 EXPECTED = "expected uint8 images [n, h, w, c] or [n, h, w]"
 
 
@@ -21,18 +29,25 @@ def open_arrays(split: str, directory: str, look: Look) -> Source:
 
     Raises UserError for anything else, naming the file and what is expected.
     """
-    file = find_file(own_path("arrays", directory), split)
+    files = find_files(own_path("arrays", directory), split)
+    file = files[split]
     try:
-        images, labels = read_arrays(file)
+        images, labels, other = read_arrays(file)
     except UserError:
         raise
     # On damaged files, NumPy's parsers raise all kinds of errors.
     except Exception as error:
         raise UserError(f"{file}: not readable as NumPy arrays ({error}); {EXPECTED}") from error
     try:
-        return loaded(from_arrays(images, labels, levels=256))
+        source = loaded(from_arrays(images, labels, levels=256))
     except UserError as error:
         raise UserError(f"{file}: {error}") from error
+    unlabelled = (
+        f"{file} has no array 'labels' or 'arr_1', only {', '.join(other)}; rename it"
+        if other and labels is None
+        else ""
+    )
+    return replace(source, splits=tuple(files), unlabelled=unlabelled)
 
 
 def from_arrays(images: Any, labels: Any = None, levels: int = 256, classes: int = 0) -> Dataset:
@@ -51,8 +66,11 @@ def from_arrays(images: Any, labels: Any = None, levels: int = 256, classes: int
     if given.dtype.kind == "f" and not np.all(finite := np.isfinite(given)):
         first = np.argwhere(~finite)[0].tolist()
         raise UserError(f"images are not finite, first at index {first}; {EXPECTED}")
-    if given.dtype != np.uint8 or given.ndim not in (3, 4):
-        raise UserError(f"images are {given.dtype} {list(given.shape)}; {EXPECTED}")
+    odd = has_channels_first(given.shape) or is_one_image(given.shape)
+    if given.dtype != np.uint8 or given.ndim not in (3, 4) or odd:
+        hint = image_hint(given)
+        found = f"images are {given.dtype} {list(given.shape)}; {EXPECTED}"
+        raise UserError(f"{found}; {hint}" if hint else found)
     given = given[..., None] if given.ndim == 3 else given
     if given.size == 0:
         raise UserError(f"holds no images; {EXPECTED}")
@@ -62,24 +80,30 @@ def from_arrays(images: Any, labels: Any = None, levels: int = 256, classes: int
         return Dataset(given, np.zeros(len(given), np.int32), levels, classes=0)
     numbers = np.asarray(labels)
     if not _are_classes(numbers, len(given)):
-        raise UserError(
-            f"labels are {numbers.dtype} {list(numbers.shape)}; expected whole numbers >= 0, "
+        hint = label_hint(numbers, len(given))
+        found = (
+            f"labels are {numbers.dtype} {list(numbers.shape)}; expected whole numbers from 0, "
             f"[{len(given)}]"
         )
+        raise UserError(f"{found}; {hint}" if hint else found)
     classes = max(classes, int(numbers.max()) + 1)
     return Dataset(given, numbers.astype(np.int32), levels, classes)
 
 
 def _are_classes(labels: np.ndarray, size: int) -> bool:
     whole = labels.dtype.kind in "iu" and labels.shape == (size,)
-    return whole and labels.min() >= 0 and labels.max() < 2**31
+    return whole and labels.min() >= 0 and labels.max() < max(MOST_CLASSES, size)
 
 
-def find_file(path: Path, split: str) -> Path:
-    """Return the file of `split`: `path` itself, or the file of that name in the folder."""
+def find_files(path: Path, split: str) -> dict[str, Path]:
+    """Return the file of each split: `path` itself, or the files of these names in the folder.
+
+    Raises:
+        UserError: there are none, or none of `split`.
+    """
     if path.is_file():
         choose_split(f"the single file '{path}'", ("train",), split)
-        return path
+        return {"train": path}
     if not path.is_dir():
         raise UserError(f"--config.data.dir='{path}' is neither a .npz or .npy file nor a folder")
     files = {
@@ -90,14 +114,15 @@ def find_file(path: Path, split: str) -> Path:
     }
     if not files:
         raise UserError(f"'{path}' holds neither train.npz nor train.npy")
-    return files[choose_split(f"'{path}'", files, split)]
+    choose_split(f"'{path}'", files, split)
+    return files
 
 
-def read_arrays(file: Path) -> tuple[np.ndarray, np.ndarray | None]:
-    """Read the images and, if the file has them, the labels."""
+def read_arrays(file: Path) -> tuple[np.ndarray, np.ndarray | None, list[str]]:
+    """Read the images and, if the file has them, the labels; and name the arrays not read."""
     content = np.load(file, allow_pickle=False)
     if isinstance(content, np.ndarray):
-        return content, None
+        return content, None, []
     with content:
         needed = sum(member.file_size for member in content.zip.infolist())
         check_memory(str(file), needed, "store its images as files in a folder")
@@ -108,4 +133,5 @@ def read_arrays(file: Path) -> tuple[np.ndarray, np.ndarray | None]:
         for each in (images, labels):
             if each is not None and not isinstance(each, np.ndarray):
                 raise ValueError("a member is not an array")
-        return images, labels
+        read = {"labels", "arr_1"} if labels is not None else set()
+        return images, labels, sorted({*content} - read - {"images", "arr_0"})

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from diffusion_jax.data.dataset import Dataset, Look, Read, Source
-from diffusion_jax.errors import UserError
+from diffusion_jax.errors import UserError, counted
 
 PIL_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "TIFF", "PPM")
@@ -33,7 +33,11 @@ def centre_square(image, size: int):
 
 
 class Unreadable(ValueError):
-    """An image file that is damaged, too large, or not of 8 bits: the text says which."""
+    """An image file that is missing, damaged, too large, or not of 8 bits: the text says which."""
+
+    def __init__(self, reason: str, remedy: str = "remove it"):
+        super().__init__(reason)
+        self.remedy = remedy
 
 
 def check_background(colour: str) -> None:
@@ -61,7 +65,10 @@ def read_pixels(file, look: Look) -> np.ndarray:
             if image.width * image.height > MAX_PIXELS:
                 raise Image.DecompressionBombError
             if image.mode[0] in "IF":
-                raise ValueError("its pixels have more than 8 bits")
+                raise Unreadable(
+                    f"its pixels have more than 8 bits (mode {image.mode})",
+                    "convert it to 8 bits; in NumPy, (pixels / 257).astype(np.uint8) takes 16 to 8",
+                )
             upright = ImageOps.exif_transpose(image) if look.exif else image
             opaque = look.background and look.channels != 4 and upright.has_transparency_data
             mode = PIL_MODES[look.channels]
@@ -71,7 +78,12 @@ def read_pixels(file, look: Look) -> np.ndarray:
     except UnidentifiedImageError:
         raise Unreadable(f"not a readable {', '.join(FORMATS)} image") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise Unreadable(f"more than {MAX_PIXELS / 1e6:.0f} million pixels") from None
+        large = f"more than {MAX_PIXELS / 1e6:.0f} million pixels"
+        raise Unreadable(large, "shrink it") from None
+    except FileNotFoundError:
+        raise Unreadable("there is no such file", "restore it") from None
+    except Unreadable:
+        raise
     # On damaged files, Pillow's decoders raise all kinds of errors.
     except (OSError, ValueError, SyntaxError, EOFError, IndexError, MemoryError, *DAMAGE) as error:
         raise Unreadable(f"broken image ({error})") from error
@@ -100,7 +112,7 @@ def decode_image(file, name: str, look: Look) -> np.ndarray:
     try:
         return read_pixels(file, look)
     except Unreadable as error:
-        raise UserError(f"{name}: {error}; remove it") from error
+        raise UserError(f"{name}: {error}; {error.remedy}") from error
 
 
 @contextlib.contextmanager
@@ -159,9 +171,14 @@ def read_image(path: Path, shape: tuple[int, int, int], background: str = "white
     """Read a picture as float32 `[h, w, c]` in [-1, 1], in grey or colour as the run needs.
 
     Raises:
-        UserError: it cannot be read, or has another size.
+        UserError: it cannot be read, or has another size, or the run's images are no pictures.
     """
-    look = Look(3 if shape[-1] == 3 else 1, background=background)
+    if shape[-1] not in PIL_MODES:
+        raise UserError(
+            f"the run's images have {counted(shape[-1], 'channel')}, which no picture has; in "
+            "Python, Run.sample takes arrays"
+        )
+    look = Look(shape[-1], background=background)
     return _read_sized(path, shape, look) / 127.5 - 1.0
 
 

@@ -80,6 +80,11 @@ def open_source(
     return source
 
 
+def base_split(name: str, split: str) -> str:
+    """Return the split that a slice, or a split like the digits' `validation`, is a part of."""
+    return parse_split(ALIASES.get(name, {}).get(split, split)).name
+
+
 def _opened(name: str, split: str, directory: str, look: Look) -> Source:
     if name in DATASETS:
         return DATASETS[name](split, directory, look)

@@ -88,17 +88,3 @@ def _position(name: str) -> float:
     """Return a number in [0, 1), uniform over names."""
     digest = hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()
     return int.from_bytes(digest[:8]) / 2**64
-
-
-def overlap(trained: str, other: str, size: int, aliases: dict[str, str]) -> bool:
-    """Return whether two splits share images, judged by their names.
-
-    Args:
-        size: the number of images of the split that both are slices of.
-        aliases: splits that are slices of others, by name.
-    """
-    one, two = (parse_split(aliases.get(text, text)) for text in (trained, other))
-    if one.name != two.name:
-        return False
-    first, second = one.indices(size), two.indices(size)
-    return max(first.start, second.start) < min(first.stop, second.stop)

@@ -58,7 +58,8 @@ def nearest_names(name: str) -> list[str]:
     """List the TFDS data sets whose names are most similar to `name`, the nearest first."""
     import tensorflow_datasets as tfds
 
-    return difflib.get_close_matches(name, tfds.list_builders(with_community_datasets=False))
+    known = tfds.list_builders(with_community_datasets=False)
+    return difflib.get_close_matches(name.lower().replace("-", "_"), known)
 
 
 def open_builder(builder, split: str, look: Look) -> Source:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-from flax.traverse_util import flatten_dict, unflatten_dict
+from jax.tree_util import keystr, tree_leaves_with_path, tree_map_with_path
 
 from diffusion_jax import build
 from diffusion_jax.checkpoints import step_folders
@@ -20,15 +20,15 @@ NAMED = 8  # arrays that one line names
 
 
 class Weights(NamedTuple):
-    """Parameters and average that a run begins with: flat, without those that do not fit.
+    """Parameters and average that a run begins with, by path, without those that do not fit.
 
     shapes: those of all parameters of the network that begins with them.
     name: where they are from, as `RUN:STEP`.
     notes: lines for the user.
     """
 
-    params: dict[tuple[str, ...], Any]
-    ema: dict[tuple[str, ...], Any]
+    params: dict[str, Any]
+    ema: dict[str, Any]
     shapes: Any
     name: str
     notes: tuple[str, ...]
@@ -94,7 +94,8 @@ def adopt(state: Any, weights: Weights) -> Any:
     """Return a new run's state with these parameters and average; `state` is used up."""
 
     def replaced(packed: Any, own: Any) -> Any:
-        return pack(unflatten_dict({**_flat(unpack(packed, weights.shapes)), **own}))
+        tree = unpack(packed, weights.shapes)
+        return pack(tree_map_with_path(lambda path, drawn: own.get(_text(path), drawn), tree))
 
     def merge(state: Any, params: Any, ema: Any) -> Any:
         return state._replace(params=replaced(state.params, params), ema=replaced(state.ema, ema))
@@ -110,8 +111,7 @@ def _meaning(before: str, after: str) -> str:
 
 def _left_out(wanted: dict, have: dict, fitting: set) -> str:
     """Return a line that names the arrays that are drawn anew, and those that are not used."""
-    new = [_text(path) for path in sorted(wanted.keys() - fitting)]
-    unused = [_text(path) for path in sorted(have.keys() - fitting - wanted.keys())]
+    new, unused = sorted(wanted.keys() - fitting), sorted(have.keys() - wanted.keys())
     parts = [
         f"{counted(len(names), 'array')} {what} ({', '.join(names[:NAMED])}"
         f"{', ...' if len(names) > NAMED else ''})"
@@ -121,9 +121,9 @@ def _left_out(wanted: dict, have: dict, fitting: set) -> str:
     return "; ".join(parts)
 
 
-def _text(path: tuple[str, ...]) -> str:
-    return "/".join(path)
+def _text(path: Any) -> str:
+    return keystr(path, simple=True, separator="/")
 
 
-def _flat(tree: Any) -> dict[tuple[str, ...], Any]:
-    return flatten_dict(tree)  # pyright: ignore[reportReturnType]
+def _flat(tree: Any) -> dict[str, Any]:
+    return {_text(path): leaf for path, leaf in tree_leaves_with_path(tree)}

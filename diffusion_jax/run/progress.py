@@ -8,8 +8,10 @@ from typing import Any
 
 from tqdm import tqdm
 
+from diffusion_jax.errors import counted
 from diffusion_jax.processes import cluster
 
+RATE_AFTER = 10.0  # seconds of training before its speed is printed
 Say = Callable[[str], None]
 
 
@@ -50,7 +52,7 @@ class TrainingProgress:
     def __init__(self, steps: int, start: int, quiet: bool = False, warn: Say = lambda line: None):
         self._steps, self._start, self._began = steps, start, time.perf_counter()
         self._quiet, self._warn = quiet, warn
-        self._at = start
+        self._at, self._rated = start, False
         self._bar = _bar(quiet, total=steps, initial=start, unit="step")
 
     def line(self, text: str) -> None:
@@ -71,12 +73,23 @@ class TrainingProgress:
         self._bar.update(step - self._at)
         self._at = step
         if not values:
+            self._first_rate(step)
             return
         shown = f"loss {values['loss']:.4g}, {values['images_per_second']:.0f} images/s"
         if not self._bar.disable:
             self._bar.set_postfix_str(shown)
         else:
+            self._rated = self._rated or bool(self._left(step))
             self.line(f"step {step}/{self._steps}: {shown}{self._left(step)}")
+
+    def _first_rate(self, step: int) -> None:
+        """Print the speed once, early, however rarely metrics are logged."""
+        seconds = time.perf_counter() - self._began
+        if self._rated or not self._bar.disable or seconds < RATE_AFTER or not self._left(step):
+            return
+        self._rated = True
+        each = seconds / (step - self._start)
+        self.line(f"step {step}/{self._steps}: {each:.3g} s per step{self._left(step)}")
 
     def _left(self, step: int) -> str:
         if step - self._start < 2:
@@ -91,7 +104,7 @@ class TrainingProgress:
 
 
 class ImageProgress:
-    """Progress over images, written to stdout unless `quiet`; the number done may be fractional.
+    """Progress over images as a share of the work, written to stdout unless `quiet`.
 
     Args:
         word: the verb to show, such as "sampled".
@@ -100,10 +113,11 @@ class ImageProgress:
     def __init__(self, num: int, word: str, quiet: bool = False):
         self._num, self._word, self._quiet = num, word, quiet
         self._done = self._said = 0.0
-        shown = "{l_bar}{bar}| {n:.1f}/{total} images [{elapsed}<{remaining}]"
+        shown = "{l_bar}{bar}| of {total} images [{elapsed}<{remaining}]"
         self._bar = _bar(quiet, total=num, desc=word, unit="image", bar_format=shown)
 
     def __call__(self, done: float) -> None:
+        """Show that this many images are done; in a batch, a part of the steps counts as a part."""
         if done <= self._done:
             return
         self._bar.update(done - self._done)
@@ -111,7 +125,8 @@ class ImageProgress:
         if self._quiet or not self._bar.disable:
             return
         if done >= self._num or done - self._said >= self._num / 4:
-            print(f"{self._word} {done:.1f} of {self._num} images", flush=True)
+            share = int(100 * done / self._num)
+            print(f"{self._word} {share}% of {counted(self._num, 'image')}", flush=True)
             self._said = done
 
     def close(self) -> None:

@@ -41,7 +41,9 @@ def make_draw(
         path = folder / f"step_{step:07d}.png"
         images = to_uint8(np.concatenate([batch.images for batch in drawn]))
         labels = [batch.label for batch in drawn if batch.label is not None]
-        save_png(path, labelled_grid(images, np.concatenate(labels)) if labels else grid(images))
+        names = diffusion.data.class_names
+        shown = labelled_grid(images, np.concatenate(labels), names) if labels else grid(images)
+        save_png(path, shown)
         return str(path)
 
     return draw

@@ -62,7 +62,7 @@ class Run:
         num: int,
         *,
         seed: int = 0,
-        label: int | None = None,
+        label: int | str | None = None,
         source: Any = None,
         strength: float | None = None,
         known: Any = None,
@@ -76,7 +76,7 @@ class Run:
 
         Args:
             num: number of images.
-            label: class of all images; by default image i has class i mod classes.
+            label: class of all images, by number or name; by default image i has class i mod k.
             source: uint8 image `[h, w, c]` to noise and start from.
             strength: noise added to `source`, up to 1; 0.6 by default.
             known, mask: uint8 image `[h, w, c]` to inpaint, and bool `[h, w]`, True where it is
@@ -98,6 +98,7 @@ class Run:
             raise UserError(
                 f"steps is {settings['steps']}; the run has only {self.schedule.steps} steps"
             )
+        label = sampling.class_number(label, self.diffusion)
         steering = sampling.steering(self.data.shape, label, source, strength, known, mask)
         draw = run.drawing(num, steering)
         display = ImageProgress(num, "sampled", quiet=not progress)

@@ -65,6 +65,23 @@ def steering(
     )
 
 
+def class_number(label: int | str | None, diffusion: build.Diffusion) -> int | None:
+    """Return the number of a class that is given by name or number; a name comes first.
+
+    Raises:
+        UserError: there is no class of this name.
+    """
+    names = diffusion.data.class_names
+    if label is None or isinstance(label, int):
+        return label
+    if label in names:
+        return names.index(label)
+    if label.removeprefix("-").isdecimal():
+        return int(label)  # its range is checked where the sampling method is built
+    known = f"the classes {', '.join(names[:20])}" if names else "no names of classes"
+    raise UserError(f"class {label}: the run has {known}")
+
+
 def _image(name: str, given: Any, shape: tuple[int, int, int]) -> np.ndarray:
     image = np.asarray(given)
     if image.dtype != np.uint8 or image.shape != shape:

@@ -64,7 +64,8 @@ def make_generate(method: Method, layout: Shardings, most: int) -> Generate:
     It yields the images with indices `wanted`, ascending; image i depends only on the seed and i.
     All batches have one size n, and batch k covers the indices k n .. (k + 1) n - 1. So a later
     command with the same n draws missing images in the same batches as an earlier one.
-    `progress` is called with the number of images done, which may be fractional. Frames are kept
+    `progress` is called with the number of images done, a part of a batch's steps as a part of its
+    images. Frames are kept
     for indices below `watch`.
 
     Args:
@@ -108,7 +109,8 @@ def make_generate(method: Method, layout: Shardings, most: int) -> Generate:
         seen = [_first(state, watch)]
         for done, rows in enumerate(chunks, 1):
             state = advance(params, label, keys, state, rows)
-            seen.append(_first(state, watch))  # waits for the device
+            seen.append(_first(state, watch))
+            jax.block_until_ready(state)  # so that work is reported when it is done
             report(done / len(chunks))
         x, x0 = (np.stack(each) for each in zip(*seen, strict=True))
         return np.asarray(state.x), Frames(x / scales.reshape(-1, 1, 1, 1, 1), x0[1:])

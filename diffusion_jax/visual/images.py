@@ -1,6 +1,7 @@
 """Pictures: NumPy in, PNG out."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +9,9 @@ from PIL import Image, ImageDraw, ImageFont
 
 from diffusion_jax.files import replacing
 
+PICTURE_CHANNELS = (1, 3, 4)  # grey, RGB, RGBA
 TILE = 64  # pixels; small images are enlarged to at most this side
-DIGIT = 10  # pixels of width per digit of a row's class
+CAPTION = 18  # most characters of a row's class
 FRAME_MS, LAST_FRAME_MS = 120, 2000
 
 
@@ -18,12 +20,30 @@ def to_uint8(x: np.ndarray) -> np.ndarray:
     return np.rint(np.clip((np.asarray(x, np.float32) + 1.0) * 127.5, 0.0, 255.0)).astype(np.uint8)
 
 
+def as_pictures(images: np.ndarray) -> np.ndarray:
+    """Return images that can be shown: others than grey, RGB and RGBA as one grey tile a channel.
+
+    Args:
+        images: uint8 `[n, h, w, c]`.
+
+    Returns:
+        The same, or `[n, h, c w + c - 1, 1]` with white lines between the channels.
+    """
+    n, h, w, c = images.shape
+    if c in PICTURE_CHANNELS:
+        return images
+    tiles = np.full((n, h, c, w + 1), 255, np.uint8)
+    tiles[..., :w] = np.moveaxis(images, 3, 2)
+    return tiles.reshape(n, h, c * (w + 1), 1)[:, :, :-1]
+
+
 def grid(images: np.ndarray, columns: int | None = None) -> np.ndarray:
     """Arrange uint8 images `[n, h, w, c]` in rows, small ones enlarged by an integer factor.
 
     Args:
         columns: images per row; by default the grid is as square as possible.
     """
+    images = as_pictures(images)
     n, h, w, c = images.shape
     columns = columns or math.ceil(math.sqrt(n))
     rows = math.ceil(n / columns)
@@ -38,27 +58,36 @@ def grid(images: np.ndarray, columns: int | None = None) -> np.ndarray:
     return canvas
 
 
-def labelled_grid(images: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Arrange images in one row per class, labelled by its number; a single class in a square.
+def labelled_grid(images: np.ndarray, labels: np.ndarray, names: Sequence[str] = ()) -> np.ndarray:
+    """Arrange images in one row per class, labelled; a single class in a square.
 
     Args:
         images: uint8 `[n, h, w, c]`.
         labels: `[n]`.
+        names: of the classes; without them, and if the font lacks its letters, a class has its
+            number.
     """
+    images = as_pictures(images)
     classes, counts = np.unique(labels, return_counts=True)
     columns = counts.max() if len(classes) > 1 else math.ceil(math.sqrt(len(images)))
     rows = [_padded(images[labels == each], columns) for each in classes]
-    names = np.repeat(classes, [len(row) // columns for row in rows])
-    canvas = grid(np.concatenate(rows), columns)
-    height = len(canvas) / len(names)
-    width = DIGIT * (1 + max(len(str(name)) for name in names))
+    texts = np.repeat(
+        [_caption(each, names) for each in classes], [len(row) // columns for row in rows]
+    )
+    canvas, font = grid(np.concatenate(rows), columns), ImageFont.load_default(14)
+    height = len(canvas) / len(texts)
+    width = round(10 + max(font.getlength(text) for text in texts))
     captions = Image.new("L", (width, len(canvas)), 255)
-    draw, font = ImageDraw.Draw(captions), ImageFont.load_default(14)
-    for i, name in enumerate(names):
-        middle = ((width + 2) / 2, (i + 0.5) * height)
-        draw.text(middle, str(name), fill=0, font=font, anchor="mm")
+    draw = ImageDraw.Draw(captions)
+    for i, text in enumerate(texts):
+        draw.text(((width + 2) / 2, (i + 0.5) * height), text, fill=0, font=font, anchor="mm")
     beside = np.asarray(captions)[..., None].repeat(images.shape[-1], axis=-1)
     return np.concatenate([beside, canvas], axis=1)
+
+
+def _caption(label: int, names: Sequence[str]) -> str:
+    name = names[label] if len(names) else ""
+    return name[:CAPTION] if name.isascii() and name.isprintable() and name else str(label)
 
 
 def _padded(images: np.ndarray, columns: int) -> np.ndarray:
@@ -76,7 +105,8 @@ def save_film(path: Path, frames: np.ndarray) -> None:
 
 
 def _picture(image: np.ndarray) -> Image.Image:
-    return Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
+    shown = as_pictures(image[None])[0]
+    return Image.fromarray(shown[..., 0] if shown.shape[-1] == 1 else shown)
 
 
 def save_png(path: Path, image: np.ndarray) -> None:
