@@ -2,14 +2,18 @@
 
 import sys
 from importlib import import_module
+from pathlib import Path
 
-COMMANDS = ("train", "sample", "evaluate")
+COMMANDS = ("train", "sample", "evaluate", "check-data", "export-images")
 USAGE = f"""\
 usage: diffusion-jax {{{",".join(COMMANDS)}}} [arguments]
 
   diffusion-jax train --config=digits            train a model, or resume it
   diffusion-jax sample --workdir=runs/digits     draw images from it
   diffusion-jax evaluate --workdir=runs/digits   measure its bits per dimension
+  diffusion-jax check-data FOLDER                look at your own pictures before training
+  diffusion-jax export-images --config=digits --out=real/
+                                                 write a data set's images for FID tools
   diffusion-jax train --list                     list configs, data sets, schedules, samplers, ...
   diffusion-jax train --help                     show all arguments of a command"""
 
@@ -25,8 +29,9 @@ def main() -> None:
         sys.exit(2)
     from diffusion_jax.command_line import run
 
-    sys.argv = ["diffusion-jax", *rest]
-    run(import_module(f"diffusion_jax.commands.{command}").main)
+    as_module = Path(sys.argv[0]).name == "__main__.py"
+    sys.argv = ["python -m diffusion_jax" if as_module else "diffusion-jax", *rest]
+    run(import_module(f"diffusion_jax.commands.{command.replace('-', '_')}").main)
 
 
 if __name__ == "__main__":

@@ -77,9 +77,19 @@ def _are_classes(labels: np.ndarray, size: int) -> bool:
 
 def find_file(path: Path, split: str) -> Path:
     """Return the file of `split`: `path` itself, or the file of that name in the folder."""
+    files = split_files(path)
+    kind = f"the single file '{path}'" if path.is_file() else f"'{path}'"
+    return files[choose_split(kind, files, split)]
+
+
+def split_files(path: Path) -> dict[str, Path]:
+    """Return the file of each split: `path` itself as 'train', or those in the folder.
+
+    Raises:
+        UserError: there is none.
+    """
     if path.is_file():
-        choose_split(f"the single file '{path}'", ("train",), split)
-        return path
+        return {"train": path}
     if not path.is_dir():
         raise UserError(f"--config.data.dir='{path}' is neither a .npz or .npy file nor a folder")
     files = {
@@ -90,7 +100,7 @@ def find_file(path: Path, split: str) -> Path:
     }
     if not files:
         raise UserError(f"'{path}' holds neither train.npz nor train.npy")
-    return files[choose_split(f"'{path}'", files, split)]
+    return files
 
 
 def read_arrays(file: Path) -> tuple[np.ndarray, np.ndarray | None]:
