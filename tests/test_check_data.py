@@ -141,6 +141,18 @@ def test_files_that_cannot_be_read_are_named_and_counted(pets, tmp_path):
     assert (tmp_path / "x.png").exists()
 
 
+def test_a_folder_of_broken_images_alone_is_told_once(tmp_path):
+    for name in ("a.png", "b.jpg"):
+        (tmp_path / name).write_text("no image")
+    done = called(tmp_path, f"--out={tmp_path.parent / 'none.png'}")
+    assert done.returncode == 2
+    assert (
+        done.stderr == "error: 2 of 2 images cannot be read (see above); remove or replace them\n"
+    )
+    assert lines(done)["contact sheet"] == "none, as no image can be read"
+    assert not (tmp_path.parent / "none.png").exists()
+
+
 def test_equal_pixels_are_found_across_formats_and_splits(pets, tmp_path):
     image = pixels()
     for place in ("train/cat/a.png", "train/dog/b.bmp", "test/dog/c.tif"):
