@@ -63,8 +63,8 @@ def split_overrides(arguments: list[str]) -> tuple[list[str], list[tuple[str, st
 
 def called_as(command: str) -> str:
     """Return how to call another command, written as this one was."""
-    script = Path(sys.argv[0])
-    return f"python {command}.py" if script.suffix == ".py" else f"diffusion-jax {command}"
+    program = sys.argv[0]  # a script, or what `__main__` put there
+    return f"python {command}.py" if program.endswith(".py") else f"{program} {command}"
 
 
 def integer(text: str) -> int:

@@ -1,16 +1,18 @@
 """Errors that a user can cause or must act on, each with its exit code."""
 
 
-class UserError(Exception):
-    """Bad input: one line that says what is wrong, where, and how to fix it (exit code 2).
+def printable(text: str) -> str:
+    """Escape unprintable characters: a file name may hold line breaks or terminal commands."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
-    Unprintable characters are escaped: a file name may hold line breaks or terminal commands.
-    """
+
+class UserError(Exception):
+    """Bad input: one printable line: what is wrong, where, and how to fix it (exit code 2)."""
 
     exit_code = 2
 
     def __init__(self, message: str):
-        super().__init__("".join(c if c.isprintable() else ascii(c)[1:-1] for c in message))
+        super().__init__(printable(message))
 
 
 class Diverged(Exception):

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from unittest import mock
 
 import jax
 import pytest
@@ -28,19 +29,29 @@ def test_the_list_has_every_config_and_every_entry_with_its_line():
     assert "variants: digits:conditional, digits:ncsn" in everything()
 
 
-@pytest.mark.parametrize("command", program.COMMANDS)
-def test_help_ends_with_five_examples(command):
-    done = run_inside([sys.executable, str(ROOT / f"{command}.py"), "--help"])
-    assert done.returncode == 0
-    *_, examples = done.stdout.split("examples:\n")
-    assert examples.count(f"{command}.py --") == 5
+def help_of(command, capsys):
+    """What `diffusion-jax COMMAND --help` prints."""
+    with (
+        mock.patch.object(sys, "argv", ["diffusion-jax", command, "--help"]),
+        pytest.raises(SystemExit, match="0"),
+    ):
+        program.main()
+    return capsys.readouterr().out
 
 
 @pytest.mark.parametrize("command", program.COMMANDS)
-def test_every_flag_of_the_examples_exists(command):
+def test_help_ends_with_five_examples(command, capsys):
+    *_, examples = help_of(command, capsys).split("examples:\n")
+    assert examples.count(f"  diffusion-jax {command} ") == len(examples.splitlines()) == 5
+    if (ROOT / f"{command}.py").exists():
+        done = run_inside([sys.executable, str(ROOT / f"{command}.py"), "--help"])
+        assert done.stdout.count(f"  python {command}.py --") == 5
+
+
+@pytest.mark.parametrize("command", program.COMMANDS)
+def test_every_flag_of_the_examples_exists(command, capsys):
     """What --help shows is parsed; that it also runs, the other tests show flag by flag."""
-    shown = run_inside([sys.executable, str(ROOT / f"{command}.py"), "--help"]).stdout
-    usage, examples = shown.split("examples:\n")
+    usage, examples = help_of(command, capsys).split("examples:\n")
     for word in examples.split():
         if word.startswith("--") and not word.startswith("--config."):
             assert word.partition("=")[0] in usage
@@ -54,11 +65,12 @@ def test_the_program_of_a_wheel_is_the_scripts(tmp_path):
 
     done = called("train", "--keys=ema")
     assert done.stdout == run_inside([sys.executable, str(ROOT / "train.py"), "--keys=ema"]).stdout
-    assert "diffusion-jax sample --workdir" in called("sample", "--help").stdout
-    assert called().stdout.startswith("usage: diffusion-jax {train,sample,evaluate}")
+    assert "  python -m diffusion_jax sample --workdir" in called("sample", "--help").stdout
+    commands = "train,sample,evaluate,check-data,export-images"
+    assert called().stdout.startswith(f"usage: diffusion-jax {{{commands}}}")
     done = called("tarin")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)
-    assert "unknown command 'tarin'; known: train, sample, evaluate" in done.stderr
+    assert f"unknown command 'tarin'; known: {commands.replace(',', ', ')}" in done.stderr
 
 
 def test_a_dry_run_says_what_it_takes_and_writes_nothing(tmp_path):
@@ -95,7 +107,9 @@ def test_a_step_that_does_not_fit_is_refused_before_it_runs(tmp_path):
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     assert "GiB more than the" in done.stderr
-    assert "lower config.train.batch_size (524288), or raise config.train.accumulate" in done.stderr
+    assert (
+        "raise config.train.accumulate (1) or lower config.train.batch_size (524288)" in done.stderr
+    )
 
 
 def test_what_a_step_needs_is_what_xla_says():

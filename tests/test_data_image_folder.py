@@ -150,7 +150,7 @@ def test_hidden_colours_do_not_show(tmp_path, mode, kind):
 
 def test_an_image_of_which_nothing_is_visible_is_named(tmp_path):
     save(tmp_path / "a.png", np.zeros((4, 4, 4), np.uint8))
-    assert "broken image (it is entirely transparent)" in message(tmp_path)
+    assert "it is entirely transparent" in message(tmp_path)
 
 
 def test_a_background_that_is_no_colour_is_named(tmp_path):
@@ -232,22 +232,56 @@ def test_damaged_images_are_named_or_read(tmp_path, name):
     assert all(lines[:4]), "cut in two, yet read"
 
 
-def test_the_first_broken_image_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(decoding, "CHUNK_IMAGES", 2)
+@pytest.mark.parametrize("image_size", [0, 6])
+@pytest.mark.parametrize("broken", [[7], [0, 1, 7, 25], [*range(1, 29, 2)], [*range(30)]])
+def test_all_broken_images_are_in_one_line(tmp_path, monkeypatch, broken, image_size):
+    """Also the first one, which usually gives the shape; one alone is named as before."""
+    monkeypatch.setattr(decoding, "CHUNK_IMAGES", 4)
     for i in range(30):
         save(tmp_path / f"{i:02}.png", picture(i))
-    for i in (7, 8, 25):
+    for i in broken:
         (tmp_path / f"{i:02}.png").write_text("no image")
-    assert message(tmp_path) == (
-        f"{tmp_path}/07.png: not a readable PNG, JPEG, WEBP, BMP, GIF, TIFF, PPM image; remove it"
+    fault = "not a readable PNG, JPEG, WEBP, BMP, GIF, TIFF, PPM image"
+    faults = [f"{tmp_path}/{i:02}.png: {fault}" for i in broken]
+    more = f"; and {len(broken) - 10} more" if len(broken) > 10 else ""
+    assert message(tmp_path, image_size=image_size) == (
+        f"{faults[0]}; remove it"
+        if len(broken) == 1
+        else f"{len(broken)} of 30 images cannot be read: {'; '.join(faults[:10])}{more}; "
+        "remove or replace them"
     )
+
+
+def test_whole_images_are_read_once_and_those_of_a_bad_chunk_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(decoding, "CHUNK_IMAGES", 5)
+    for i in range(20):
+        save(tmp_path / f"{i:02}.png", picture(i))
+    (tmp_path / "07.png").write_text("no image")
+    source, seen = open_source("image_folder", "train", str(tmp_path), image_size=6), []
+    real = decoding.read_pixels
+    monkeypatch.setattr(
+        decoding, "read_pixels", lambda path, look: seen.append(Path(path).stem) or real(path, look)
+    )
+    with pytest.raises(UserError, match=r"07\.png: not a readable"):
+        source.load()
+    twice = [f"{i:02}" for i in (5, 6, 7)]
+    assert sorted(seen) == sorted([*(f"{i:02}" for i in range(20)), *twice])
+
+
+def test_the_size_that_others_differ_from_is_that_of_a_readable_image(tmp_path):
+    save(tmp_path / "1.png", picture(0))
+    save(tmp_path / "2.png", picture(0, 6, 7))
+    (tmp_path / "0.png").write_text("no image")
+    source = open_source("image_folder", "train", str(tmp_path))
+    with pytest.raises(UserError, match=r"2\.png is 6x7 and 1\.png is 6x6; set"):
+        source.read([2])
 
 
 def test_images_of_16_bits_are_refused(tmp_path):
     save(tmp_path / "a.png", np.full((4, 4), 60000, np.uint16))
     assert message(tmp_path) == (
-        f"{tmp_path}/a.png: its pixels have more than 8 bits (mode I;16); convert it to 8 bits; in "
-        "NumPy, (pixels / 257).astype(np.uint8) takes 16 to 8"
+        f"{tmp_path}/a.png: its pixels have more than 8 bits (mode I;16); convert it to 8 bits, in "
+        "NumPy by (pixels / 257).astype(np.uint8)"
     )
 
 

@@ -148,7 +148,7 @@ def test_a_killed_folder_goes_on_without_a_duplicate(workdir, tmp_path, capsys):
 def test_a_folder_of_other_samples_is_refused(workdir, tmp_path):
     draw(workdir, "--num=2", "--steps=2", f"--out={tmp_path / 'x'}/")
     for change in ("--seed=1", "--steps=3", "--sampler=ddim"):
-        with pytest.raises(UserError, match="holds samples of another run or other settings"):
+        with pytest.raises(UserError, match="holds images of another source or with other"):
             draw(workdir, "--num=2", "--steps=2", f"--out={tmp_path / 'x'}/", change)
     film = tmp_path / "late.gif"
     draw(workdir, "--num=2", "--steps=2", f"--out={tmp_path / 'x'}/", f"--trajectory={film}")

@@ -1,1 +1,1 @@
-"""The commands behind train.py, sample.py and evaluate.py."""
+"""The commands of `diffusion-jax`; train.py, sample.py and evaluate.py call three of them."""

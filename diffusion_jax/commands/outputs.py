@@ -1,7 +1,8 @@
-"""Where samples go: a grid, an .npz file, or a folder that grows batch by batch."""
+"""Where images go: a grid, an .npz file, or a folder that grows batch by batch."""
 
 import json
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -9,15 +10,18 @@ import numpy as np
 
 from diffusion_jax.command_line import check_file
 from diffusion_jax.configuration import default_config, to_json
+from diffusion_jax.data.folder_listing import EXTENSIONS
 from diffusion_jax.errors import UserError
 from diffusion_jax.files import replacing
 from diffusion_jax.paths import as_path
-from diffusion_jax.samplers.generate import Generated
-from diffusion_jax.visual.images import grid, labelled_grid, save_png, to_uint8
+from diffusion_jax.visual.images import grid, labelled_grid, save_png
+
+Index = Sequence[int] | np.ndarray
 
 
 class Whole:
     """One file, written at the end: a PNG grid, or an .npz.
+
 
     The .npz has uint8 images [n, h, w, c] under `arr_0` and, if they have classes, labels int32 [n]
     under `arr_1`.
@@ -36,11 +40,11 @@ class Whole:
         """Return all indices below `num`."""
         return list(range(num))
 
-    def add(self, batch: Generated) -> None:
-        """Keep the images of a batch."""
-        self._images.append(to_uint8(batch.images))
-        if batch.label is not None:
-            self._labels.append(batch.label)
+    def add(self, index: Index, images: np.ndarray, labels: np.ndarray | None) -> None:
+        """Keep uint8 images `[n, h, w, c]`."""
+        self._images.append(images)
+        if labels is not None:
+            self._labels.append(labels)
 
     def finish(self) -> None:
         """Write the file atomically."""
@@ -58,7 +62,7 @@ class Whole:
 class Folder:
     """A folder of PNGs, written batch by batch; a stopped command continues where it stopped.
 
-    `samples.json` records which run and settings the images are from.
+    `samples.json` records which run or data set, and which settings, the images are from.
     """
 
     def __init__(self, path: Path, identity: dict[str, Any]):
@@ -66,22 +70,27 @@ class Folder:
         check_file(path / _name(0))
         if self._note.exists():
             _check_same(path, self._note, identity)
-        elif others := sorted(path.glob("*.png")):
-            raise UserError(
-                f"--out {path}: holds other pictures ({others[0].name}); use another folder"
-            )
+        elif others := self.others(0):
+            raise UserError(f"--out {path}: holds other pictures ({others[0]}); use another folder")
+
+    def others(self, num: int) -> list[str]:
+        """Return the names of all pictures there but the images below `num`."""
+        own = {_name(i) for i in range(num)}
+        names = sorted(path.name for path in self.path.iterdir())
+        return [name for name in names if name.lower().endswith(EXTENSIONS) and name not in own]
 
     def missing(self, num: int) -> list[int]:
         """Return the indices below `num` whose images have not been written."""
         return [i for i in range(num) if not (self.path / _name(i)).exists()]
 
-    def add(self, batch: Generated) -> None:
-        """Write the images of a batch, each one atomically."""
+    def add(self, index: Index, images: np.ndarray, labels: np.ndarray | None) -> None:
+        """Write uint8 images `[n, h, w, c]`, each one atomically."""
         if not self._note.exists():
             with replacing(self._note) as file:
                 file.write(json.dumps(self._identity, indent=2, sort_keys=True) + "\n")
-        for i, image in zip(batch.index, to_uint8(batch.images), strict=True):
-            save_png(self.path / _name(i), image)
+        paths = [self.path / _name(i) for i in index]
+        with ThreadPoolExecutor() as pool:
+            list(pool.map(save_png, paths, images))  # raises what a thread raises
 
     def finish(self) -> None:
         """Do nothing: all images have been written."""
@@ -118,7 +127,7 @@ def _check_same(path: Path, note: Path, identity: dict[str, Any]) -> None:
         raise UserError(f"{note} is damaged; choose another folder than --out {path}") from error
     if changed:
         raise UserError(
-            f"--out {path}: holds samples of another run or other settings "
+            f"--out {path}: holds images of another source or with other settings "
             f"({', '.join(changed)} differ); choose another folder"
         )
 

@@ -33,7 +33,7 @@ from diffusion_jax.run.sampling import STRENGTH, class_number
 from diffusion_jax.samplers.generate import Frames, Method
 from diffusion_jax.samplers.grids import GRIDS
 from diffusion_jax.samplers.sample import SAMPLERS
-from diffusion_jax.visual.images import save_film, save_strips
+from diffusion_jax.visual.images import save_film, save_strips, to_uint8
 
 WATCHED = 8  # images whose trajectories are shown
 FLAGS = ("sampler", "grid", "steps", "eta", "guidance")  # each stands for config.sample.FLAG
@@ -73,7 +73,7 @@ def main(arguments: list[str]) -> None:
     try:
         for batch in draw.generate(run.params, given.seed, wanted, progress, watched):
             frames.append(batch.frames)
-            out.add(batch)
+            out.add(batch.index, to_uint8(batch.images), batch.label)
     finally:
         progress.close()
     out.finish()

@@ -33,8 +33,6 @@ examples:
   {0} --config=cifar10 --config.data.dir=~/tensorflow_datasets --dry_run
   {0} --config=my_config.py --plugins=my_network.py
   {0} --config=digits --workdir=runs/next --init=runs/digits --config.seed=1
-  {0} --workdir=runs/digits
-  {0} --list
 """
 
 

@@ -29,8 +29,10 @@ def open_arrays(split: str, directory: str, look: Look) -> Source:
 
     Raises UserError for anything else, naming the file and what is expected.
     """
-    files = find_files(own_path("arrays", directory), split)
-    file = files[split]
+    path = own_path("arrays", directory)
+    files = split_files(path)
+    kind = f"the single file '{path}'" if path.is_file() else f"'{path}'"
+    file = files[choose_split(kind, files, split)]
     try:
         images, labels, other = read_arrays(file)
     except UserError:
@@ -95,14 +97,13 @@ def _are_classes(labels: np.ndarray, size: int) -> bool:
     return whole and labels.min() >= 0 and labels.max() < max(MOST_CLASSES, size)
 
 
-def find_files(path: Path, split: str) -> dict[str, Path]:
-    """Return the file of each split: `path` itself, or the files of these names in the folder.
+def split_files(path: Path) -> dict[str, Path]:
+    """Return the file of each split: `path` itself as 'train', or those in the folder.
 
     Raises:
-        UserError: there are none, or none of `split`.
+        UserError: there is none.
     """
     if path.is_file():
-        choose_split(f"the single file '{path}'", ("train",), split)
         return {"train": path}
     if not path.is_dir():
         raise UserError(f"--config.data.dir='{path}' is neither a .npz or .npy file nor a folder")
@@ -114,7 +115,6 @@ def find_files(path: Path, split: str) -> dict[str, Path]:
     }
     if not files:
         raise UserError(f"'{path}' holds neither train.npz nor train.npy")
-    choose_split(f"'{path}'", files, split)
     return files
 
 

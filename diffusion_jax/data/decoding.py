@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from diffusion_jax.data.dataset import Dataset, Look, Read, Source
+from diffusion_jax.data.unreadable import BadImage, all_bad, bad_images
 from diffusion_jax.errors import UserError, counted
 
 PIL_MODES = {1: "L", 3: "RGB", 4: "RGBA"}
@@ -58,23 +59,20 @@ def read_pixels(file, look: Look) -> np.ndarray:
 
     Raises Unreadable. An image of more than MAX_PIXELS is not decoded at all.
     """
-    from PIL import Image, ImageOps, UnidentifiedImageError
+    with opened(file) as image:
+        return as_pixels(image, look)
+
+
+@contextlib.contextmanager
+def opened(file):
+    """Open an image file with Pillow; any error of the file, also of decoding it, is Unreadable."""
+    from PIL import Image, UnidentifiedImageError
 
     try:
         with Image.open(file, formats=FORMATS) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise Image.DecompressionBombError
-            if image.mode[0] in "IF":
-                raise Unreadable(
-                    f"its pixels have more than 8 bits (mode {image.mode})",
-                    "convert it to 8 bits; in NumPy, (pixels / 257).astype(np.uint8) takes 16 to 8",
-                )
-            upright = ImageOps.exif_transpose(image) if look.exif else image
-            opaque = look.background and look.channels != 4 and upright.has_transparency_data
-            mode = PIL_MODES[look.channels]
-            pixels = on_background(upright, look.background) if opaque else upright
-            pixels = pixels if pixels.mode == mode else pixels.convert(mode)
-            array = np.asarray(centre_square(pixels, look.size) if look.size else pixels)
+            yield image
     except UnidentifiedImageError:
         raise Unreadable(f"not a readable {', '.join(FORMATS)} image") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -87,6 +85,23 @@ def read_pixels(file, look: Look) -> np.ndarray:
     # On damaged files, Pillow's decoders raise all kinds of errors.
     except (OSError, ValueError, SyntaxError, EOFError, IndexError, MemoryError, *DAMAGE) as error:
         raise Unreadable(f"broken image ({error})") from error
+
+
+def as_pixels(image, look: Look) -> np.ndarray:
+    """Decode a Pillow image that `opened` has opened, to uint8 [h, w, channels]."""
+    from PIL import ImageOps
+
+    if image.mode[0] in "IF":
+        raise Unreadable(
+            f"its pixels have more than 8 bits (mode {image.mode})",
+            "convert it to 8 bits, in NumPy by (pixels / 257).astype(np.uint8)",
+        )
+    upright = ImageOps.exif_transpose(image) if look.exif else image
+    opaque = look.background and look.channels != 4 and upright.has_transparency_data
+    mode = PIL_MODES[look.channels]
+    pixels = on_background(upright, look.background) if opaque else upright
+    pixels = pixels if pixels.mode == mode else pixels.convert(mode)
+    array = np.asarray(centre_square(pixels, look.size) if look.size else pixels)
     return array.reshape(*array.shape[:2], look.channels)
 
 
@@ -94,25 +109,25 @@ def on_background(image, colour: str):
     """Put a Pillow image with transparency on one colour.
 
     Raises:
-        ValueError: nothing of it is visible.
+        Unreadable: nothing of it is visible.
     """
     from PIL import Image
 
     rgba = image.convert("RGBA")
     lowest, highest = rgba.getchannel("A").getextrema()
     if highest == 0:
-        raise ValueError("it is entirely transparent")
+        raise Unreadable("it is entirely transparent")
     if lowest == 255:
         return rgba.convert("RGB")
     return Image.alpha_composite(Image.new("RGBA", rgba.size, colour), rgba).convert("RGB")
 
 
 def decode_image(file, name: str, look: Look) -> np.ndarray:
-    """Read an image of a data set by read_pixels; on failure, raise a UserError with `name`."""
+    """Read an image of a data set by read_pixels; on failure, raise a BadImage with `name`."""
     try:
         return read_pixels(file, look)
     except Unreadable as error:
-        raise UserError(f"{name}: {error}; {error.remedy}") from error
+        raise BadImage(f"{name}: {error}; {error.remedy}") from error
 
 
 @contextlib.contextmanager
@@ -140,7 +155,8 @@ def check_memory(name: str, needed: int, remedy: str) -> None:
 def encoded(name: str, shape: tuple, classes: int, size: int, read: Read) -> Source:
     """Return a source of `size` encoded 8-bit images; load() decodes chunks of them in threads.
 
-    load() raises the error of the first chunk that fails, and UserError if memory is too small.
+    load() reads all images before it raises one BadImage that lists those that cannot be read. It
+    raises any other error of `read` at once, and UserError if memory is too small.
     """
 
     def load_by(read: Read, size: int) -> Dataset:
@@ -151,17 +167,22 @@ def encoded(name: str, shape: tuple, classes: int, size: int, read: Read) -> Sou
         images, labels = np.empty((size, *shape), np.uint8), np.empty(size, np.int32)
         starts = range(0, size, CHUNK_IMAGES)
 
-        def work(start):
-            part = slice(start, min(start + CHUNK_IMAGES, size))
-            images[part], labels[part] = read(range(part.start, part.stop))
+        def work(start) -> list[str]:
+            part = range(start, min(start + CHUNK_IMAGES, size))
+            place = slice(part.start, part.stop)
+            try:
+                images[place], labels[place] = read(part)
+            except BadImage as error:
+                return bad_images(lambda i: read([i]), part) or [str(error)]
+            return []
 
         with limited_pixels(), ThreadPoolExecutor(os.cpu_count()) as pool:
             done = pool.map(work, starts)
             # Short loads stay silent, so that the bar never mixes with the lines of training.
-            for _ in tqdm(
-                done, f"decoding {name}", len(starts), leave=False, disable=None, delay=5
-            ):
-                pass
+            bar = tqdm(done, f"decoding {name}", len(starts), leave=False, disable=None, delay=5)
+            bad = [each for found in bar for each in found]
+        if bad:
+            raise all_bad(bad, size)
         return Dataset(images, labels, 256, classes)
 
     return Source(shape, 256, classes, size, read, load_by)

@@ -18,6 +18,7 @@ from diffusion_jax.data.folder_listing import (
     list_folder,
     top_of,
 )
+from diffusion_jax.data.unreadable import BadImage, all_bad
 from diffusion_jax.errors import UserError
 
 
@@ -30,7 +31,7 @@ def open_image_folder(split: str, directory: str, look: Look) -> Source:
     look: its size crops and resizes to a square; 0 keeps the size, which all must then share.
     Its channels are 3 or 0 for RGB, 1 for gray.
 
-    Raises UserError for a folder without images, a missing split, or a broken image.
+    Raises UserError for a folder without readable images, or a missing split.
     """
     look = look._replace(channels=look.channels or 3)
     if look.channels not in (1, 3):
@@ -47,13 +48,11 @@ def open_image_folder(split: str, directory: str, look: Look) -> Source:
     folder = folders[chosen_split(root, folders, split)]
     of_splits = {name: _within(listing.images, root, place) for name, place in folders.items()}
     files = _within(listing.images, root, folder)
-    with limited_pixels():
-        first = os.path.join(folder, files[0])
-        shape = decode_image(first, first, look).shape
+    sample, shape = first_readable(str(folder), files, look)
     names = class_names([file for every in of_splits.values() for file in every])
     numbers = {name: number for number, name in enumerate(names)}
     labels = np.array([numbers.get(top_of(file), 0) for file in files], np.int32)
-    read = Files(str(folder), files, labels, shape, look)
+    read = Files(str(folder), files, labels, shape, look, sample)
     source = encoded(f"'{folder}'", shape, len(names), len(files), read)
     return replace(
         source,
@@ -116,15 +115,32 @@ def _within(images: list[str], root: Path, folder: Path) -> list[str]:
     return [path.removeprefix(start) for path in images if path.startswith(start)]
 
 
+def first_readable(folder: str, files: list[str], look: Look) -> tuple[str, tuple[int, int, int]]:
+    """Return the first image that can be read, by its path within `folder`, and its shape.
+
+    Loading lists those before it with all others that cannot be read.
+    """
+    errors = []
+    with limited_pixels():
+        for file in files:
+            path = os.path.join(folder, file)
+            try:
+                return file, decode_image(path, path, look).shape
+            except BadImage as error:
+                errors.append(str(error))
+    raise all_bad(errors, len(files))
+
+
 @dataclass(frozen=True, eq=False)
 class Files:
-    """Reads image files by their paths within `folder`; shape is what all images must have."""
+    """Reads image files by their paths within `folder`; all must have the shape of `sample`."""
 
     folder: str
     files: list[str]
     labels: np.ndarray
     shape: tuple[int, int, int]
     look: Look
+    sample: str
 
     def __call__(self, indices):
         """Read some images and their labels."""
@@ -150,7 +166,7 @@ class Files:
         pixels = decode_image(path, path, self.look)
         if pixels.shape != self.shape:
             raise UserError(
-                f"{path} is {size_text(pixels.shape)} and {os.path.basename(self.files[0])} is "
+                f"{path} is {size_text(pixels.shape)} and {os.path.basename(self.sample)} is "
                 f"{size_text(self.shape)}; set --config.data.image_size"
             )
         return pixels
