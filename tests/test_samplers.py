@@ -5,17 +5,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from toys import (
-    ARGUMENTS,
     COUNT,
     EXPLODING,
-    FIXED,
     GAUSSIAN,
     MEAN,
     MIXED,
-    MIXTURE,
     SCHEDULE,
+    STOCHASTIC,
     VAR,
+    chain_moments,
     keys_of,
+    ks_distance,
     make,
 )
 
@@ -31,43 +31,6 @@ from diffusion_jax.samplers.sample import (
     start,
 )
 
-STOCHASTIC = [
-    *[("ancestral", {"variance": each}) for each in FIXED],
-    ("ddim", {"eta": 0.5}),
-    ("dpmpp_sde", {}),
-    ("edm", {"churn": 40.0}),
-    ("langevin", ARGUMENTS["langevin"]),
-    ("predictor_corrector", ARGUMENTS["predictor_corrector"]),
-]
-
-
-def chain_moments(plan, prior_std):
-    """Mean and variance of x after all rows on Gaussian data, in closed form, float64.
-
-    The exact x0 is affine in x, so a row maps (x, x before, past x0s, 1) linearly, plus noise.
-    """
-    table, points = plan.rows.table, plan.points
-    order = table.x0_weights.shape[1]
-    size = 2 + order  # x, x before, x0 of 1 .. order - 1 rows ago, 1
-    mean, cov = np.zeros(size), np.zeros((size, size))
-    mean[-1], cov[0, 0] = 1.0, prior_std**2
-    for i, t in enumerate(table.t):
-        signal, noise = points.signal[t], points.noise[t]
-        gain = signal * VAR / (signal**2 * VAR + noise**2)
-        predicted = np.zeros(size)
-        predicted[0], predicted[-1] = gain, MEAN * (1.0 - gain * signal)
-        known = [predicted, *np.eye(size)[2 : 1 + order]]
-        row = np.zeros((size, size))
-        row[0] = sum(w * each for w, each in zip(table.x0_weights[i], known, strict=True))
-        row[0, 0] += table.xt_weight[i]
-        row[0, 1] += table.last_weight[i]
-        row[1, 0] = row[-1, -1] = 1.0
-        for k in range(order - 1):
-            row[2 + k] = known[k]
-        mean, cov = row @ mean, row @ cov @ row.T
-        cov[0, 0] += table.std[i] ** 2
-    return mean[0], cov[0, 0]
-
 
 @pytest.mark.parametrize("schedule", [SCHEDULE, EXPLODING], ids=["preserving", "exploding"])
 @pytest.mark.parametrize(("name", "settings"), STOCHASTIC)
@@ -79,20 +42,6 @@ def test_stochastic_chains_follow_their_closed_form(name, settings, schedule):
     assert abs(float(x.var()) / var - 1.0) < 4.0 * np.sqrt(2.0 / COUNT)
     assert abs(mean - MEAN) < 0.01  # and the chain is one for these data
     assert abs(var / VAR - 1.0) < (0.12 if name == "langevin" else 0.02)
-
-
-def ks_distance(x):
-    """The largest Kolmogorov-Smirnov distance to the mixture over both axes."""
-    data, worst = MIXTURE, 0.0
-    for axis in range(2):
-        points = np.sort(np.asarray(x)[:, axis].astype(np.float64))
-        std = np.sqrt(np.einsum("kde,ke->kd", np.square(data.axes), data.var))[:, axis]
-        z = (points[:, None] - data.mean[:, axis]) / (std * np.sqrt(2.0))
-        erf = np.asarray(jax.scipy.special.erf(z))
-        cdf = (0.5 * (1.0 + erf)) @ np.exp(data.log_weight)
-        rank = np.arange(len(points) + 1) / len(points)
-        worst = max(worst, np.abs(cdf - rank[1:]).max(), np.abs(cdf - rank[:-1]).max())
-    return worst
 
 
 @pytest.mark.parametrize(("name", "settings"), STOCHASTIC)

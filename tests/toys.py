@@ -33,6 +33,15 @@ ARGUMENTS = {
     },
 }
 
+STOCHASTIC = [
+    *[("ancestral", {"variance": each}) for each in FIXED],
+    ("ddim", {"eta": 0.5}),
+    ("dpmpp_sde", {}),
+    ("edm", {"churn": 40.0}),
+    ("langevin", ARGUMENTS["langevin"]),
+    ("predictor_corrector", ARGUMENTS["predictor_corrector"]),
+]
+
 
 def make(name, **changes):
     return SAMPLERS[name](**{**ARGUMENTS.get(name, {}), **changes})
@@ -40,3 +49,45 @@ def make(name, **changes):
 
 def keys_of(count, seed=0):
     return jax.random.split(jax.random.key(seed), count)
+
+
+def chain_moments(plan, prior_std):
+    """Mean and variance of x after all rows on Gaussian data, in closed form, float64.
+
+    The exact x0 is affine in x, so a row maps (x, x before, past x0s, 1) linearly, plus noise.
+    """
+    table, points = plan.rows.table, plan.points
+    order = table.x0_weights.shape[1]
+    size = 2 + order  # x, x before, x0 of 1 .. order - 1 rows ago, 1
+    mean, cov = np.zeros(size), np.zeros((size, size))
+    mean[-1], cov[0, 0] = 1.0, prior_std**2
+    for i, t in enumerate(table.t):
+        signal, noise = points.signal[t], points.noise[t]
+        gain = signal * VAR / (signal**2 * VAR + noise**2)
+        predicted = np.zeros(size)
+        predicted[0], predicted[-1] = gain, MEAN * (1.0 - gain * signal)
+        known = [predicted, *np.eye(size)[2 : 1 + order]]
+        row = np.zeros((size, size))
+        row[0] = sum(w * each for w, each in zip(table.x0_weights[i], known, strict=True))
+        row[0, 0] += table.xt_weight[i]
+        row[0, 1] += table.last_weight[i]
+        row[1, 0] = row[-1, -1] = 1.0
+        for k in range(order - 1):
+            row[2 + k] = known[k]
+        mean, cov = row @ mean, row @ cov @ row.T
+        cov[0, 0] += table.std[i] ** 2
+    return mean[0], cov[0, 0]
+
+
+def ks_distance(x):
+    """The largest Kolmogorov-Smirnov distance to the mixture over both axes."""
+    data, worst = MIXTURE, 0.0
+    for axis in range(2):
+        points = np.sort(np.asarray(x)[:, axis].astype(np.float64))
+        std = np.sqrt(np.einsum("kde,ke->kd", np.square(data.axes), data.var))[:, axis]
+        z = (points[:, None] - data.mean[:, axis]) / (std * np.sqrt(2.0))
+        erf = np.asarray(jax.scipy.special.erf(z))
+        cdf = (0.5 * (1.0 + erf)) @ np.exp(data.log_weight)
+        rank = np.arange(len(points) + 1) / len(points)
+        worst = max(worst, np.abs(cdf - rank[1:]).max(), np.abs(cdf - rank[:-1]).max())
+    return worst

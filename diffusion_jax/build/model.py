@@ -15,7 +15,7 @@ from diffusion_jax.configuration.tables import (
 )
 from diffusion_jax.core.predictions import Denoise, Prediction, denoiser, prediction
 from diffusion_jax.core.process import ReverseProcess, is_learned, reverse_process
-from diffusion_jax.core.schedules import Schedule
+from diffusion_jax.core.schedules import Schedule, zero_terminal
 from diffusion_jax.data.dataset import DataSpec, Source
 from diffusion_jax.data.sources import open_source
 from diffusion_jax.errors import UserError
@@ -104,10 +104,11 @@ def schedule(config: Config, levels: int) -> Schedule:
     """Build the configured noise schedule for data of this number of levels.
 
     Raises:
-        UserError: its numbers are out of range.
+        UserError: its numbers are out of range, or its last step cannot be made pure noise.
     """
     try:
-        return chosen(config, "schedule.name", steps=config.schedule.steps, levels=levels)()
+        made = chosen(config, "schedule.name", steps=config.schedule.steps, levels=levels)()
+        return zero_terminal(made) if config.schedule.zero_terminal else made
     except ValueError as error:
         raise UserError(f"config.schedule: {error}") from error
 

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 import optax
 
 from diffusion_jax.build.model import Diffusion
@@ -31,13 +32,18 @@ def loss(config: Config, diffusion: Diffusion) -> Loss:
     """Build the configured training loss `(params, memory, step, batch) -> (scalar, Losses)`.
 
     Raises:
-        UserError: an argument of the weight is out of range.
+        UserError: an argument of the weight is out of range, or the weight is not finite.
     """
     weight = chosen(config, "weight")
     try:
-        weight(diffusion.meaning)
+        infinite = np.flatnonzero(~np.isfinite(weight(diffusion.meaning)))
     except ValueError as error:
         raise UserError(f"config.{error}") from error
+    if infinite.size:
+        raise UserError(
+            f"config.weight '{config.weight}' is not finite at step t = {infinite[0]}; set another "
+            "weight, such as 'simple'"
+        )
     return make_loss(
         Model(diffusion.meaning, diffusion.reverse, weight, diffusion.data.levels),
         chosen(config, "loss"),

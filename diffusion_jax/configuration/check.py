@@ -7,8 +7,16 @@ from typing import Any, get_args, get_origin
 from diffusion_jax.configuration.as_json import Config, flatten
 from diffusion_jax.configuration.change import describe
 from diffusion_jax.configuration.keys import OWN, Key, keys
-from diffusion_jax.configuration.tables import TABLES, chosen, chosen_network, names_of
+from diffusion_jax.configuration.tables import (
+    TABLES,
+    chosen,
+    chosen_keywords,
+    chosen_network,
+    names_of,
+)
+from diffusion_jax.core.predictions import prediction
 from diffusion_jax.core.process import is_learned
+from diffusion_jax.core.schedules import from_betas, zero_terminal
 from diffusion_jax.core.tables import bind
 from diffusion_jax.errors import UserError, unknown_name
 
@@ -30,6 +38,7 @@ def check(config: Config) -> None:
         if type(key.low) is not float or math.isfinite(key.low):
             _check_range(name, values[name], key.low, key.high)
     _check_samplers(config)
+    _check_pure_noise(config)
     learned = is_learned(chosen(config, "variance"))
     if learned and config.loss == "weighted":
         raise UserError(
@@ -106,6 +115,21 @@ def _check_samplers(config: Config) -> None:
             bind(make, settings, variance=variance)()
         except ValueError as error:
             raise UserError(f"config.sample.{error}") from error
+
+
+def _check_pure_noise(config: Config) -> None:
+    """Refuse predictions that do not determine x0 at a step of pure noise."""
+    if not config.schedule.zero_terminal:
+        return
+    two_steps = zero_terminal(from_betas([0.1, 0.2]))
+    try:
+        prediction(config.prediction, two_steps, **chosen_keywords(config, "prediction"))
+    except ValueError as error:
+        raise UserError(
+            f"config.prediction '{config.prediction}' says nothing about the image at the last "
+            "step, which config.schedule.zero_terminal makes pure noise; set config.prediction to "
+            "'v' or 'x0'"
+        ) from error
 
 
 def _is(value: Any, kind: Any) -> bool:

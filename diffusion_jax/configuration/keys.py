@@ -118,6 +118,11 @@ DECLARED: dict[str, Key] = {
     "data.workers": Key(0, "processes that read with `data.stream`; 0 reads in threads", 0, 256),
     "schedule.name": Key("linear", "noise schedule"),
     "schedule.steps": Key(1000, "number of noise levels, T", 1, 10**6),
+    "schedule.zero_terminal": Key(
+        False,
+        "rescale the schedule so that its last step is pure noise (Lin et al. 2023); for "
+        "`prediction` `v` or `x0`, not `eps` or `score`",
+    ),
     "prediction": Key("eps", "what the network predicts"),
     "variance": Key(
         "fixed_large",

@@ -42,6 +42,8 @@ def _x0_error(reverse: ReverseProcess, denoised: Denoised, x0, eps, t) -> jax.Ar
 
 def _eps_error(reverse: ReverseProcess, denoised: Denoised, x0, eps, t) -> jax.Array:
     """Compute (x0_weight noise / signal)^2 |eps - eps_hat|^2 (Ho et al. 2020, eq. 12)."""
+    if not np.all(reverse.schedule.signal > 0.0):
+        raise ValueError("pure noise has no error of eps; compute the distance through 'x0'")
     weight = reverse.moves.x0_weight * reverse.schedule.noise / reverse.schedule.signal
     return lookup(np.square(weight), t, x0) * jnp.square(eps - denoised.eps)
 
@@ -71,6 +73,9 @@ def diffusion_nats(
         x0, eps: `[b, h, w, c]`.
         t: int32 `[b]`.
         through: the error from which the distance of the means is computed, a name in `ERRORS`.
+
+    Raises:
+        ValueError: `through` is "eps" and the schedule ends in pure noise.
     """
     # At t = 0 the posterior has no variance and this term is not used; 1 keeps the log finite.
     posterior_var = np.where(reverse.moves.s < 0, 1.0, reverse.moves.posterior_var)

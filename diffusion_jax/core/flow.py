@@ -71,7 +71,9 @@ def rademacher_probes(keys: jax.Array, count: int, shape: tuple[int, ...]) -> ja
 def flow_nats(grid: Schedule, denoise: Denoise, divergence: Divergence, x: jax.Array) -> jax.Array:
     """Compute -log p(x) in nats at the grid's first level, by Heun's method along the grid.
 
-    The error falls with the square of the grid's spacing in log-SNR.
+    The error falls with the square of the grid's spacing in log-SNR. A last step to pure noise,
+    where l is infinite, is one in the angle phi = arctan(noise / signal):
+    dx/dphi = signal eps - noise x0 (Salimans & Ho 2022, appendix D).
 
     Args:
         grid: noise levels from the data's end to the prior's, see `schedules.uniform_log_snr`.
@@ -91,16 +93,33 @@ def flow_nats(grid: Schedule, denoise: Denoise, divergence: Divergence, x: jax.A
 
         return divergence(field, x)
 
-    def step(carry, row):
+    def angular_slope(x, row):
+        def field(x):
+            t = jnp.full(x.shape[:1], row)
+            denoised = denoise(x, t)
+            return lookup(grid.signal, t, x) * denoised.eps - lookup(grid.noise, t, x) * denoised.x0
+
+        return divergence(field, x)
+
+    def heun(slope, carry, row, width):
         x, log_det = carry
-        width = jnp.asarray(np.diff(grid.log_snr), x.dtype)[row]
         here, here_trace = slope(x, row)
         there, there_trace = slope(x + width * here, row + 1)
         x = x + 0.5 * width * (here + there)
-        return (x, log_det + 0.5 * width * (here_trace + there_trace)), None
+        return x, log_det + 0.5 * width * (here_trace + there_trace)
+
+    finite = grid.log_snr[np.isfinite(grid.log_snr)]
+
+    def step(carry, row):
+        width = jnp.asarray(np.diff(finite), x.dtype)[row]
+        return heun(slope, carry, row, width), None
 
     begin = jnp.zeros((jax.eval_shape(lambda: slope(x, 0)[1]).shape), x.dtype)
-    (x, log_det), _ = jax.lax.scan(step, (x, begin), jnp.arange(grid.steps - 1))
+    carry, _ = jax.lax.scan(step, (x, begin), jnp.arange(len(finite) - 1))
+    if len(finite) < grid.steps:
+        row = grid.steps - 2
+        carry = heun(angular_slope, carry, row, np.arctan2(grid.signal[row], grid.noise[row]))
+    x, log_det = carry
     prior_log_var = jnp.full_like(x, 2.0 * np.log(grid.scale[-1]))
     log_density = gaussian.log_density(x, jnp.zeros_like(x), prior_log_var)
     end = -sum_event(log_density, jnp.zeros(len(x), jnp.int32))

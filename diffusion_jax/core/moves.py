@@ -25,8 +25,9 @@ class Moves(NamedTuple):
     x0_weight = signal_s k,  xt_weight = (signal_s / signal_t)(1 - k),
     posterior_var = noise_s^2 k,  forward_var = noise_t^2 k.
 
-    `start` and `end` are the levels of t and s. For moves towards noise (s > t, DDIM inversion)
-    only `t`, `s`, `start` and `end` are meaningful.
+    From pure noise, k is 1 and xt_weight is 0, its limit as signal_t falls to 0. `start` and `end`
+    are the levels of t and s. For moves towards noise (s > t, DDIM inversion) only `t`, `s`,
+    `start` and `end` are meaningful.
     """
 
     t: np.ndarray
@@ -43,14 +44,17 @@ def moves(schedule: Schedule, t, s) -> Moves:
     """Compute the moves t[i] -> s[i] in float64; a move may skip any number of steps."""
     t, s = np.asarray(t, np.int32), np.asarray(s, np.int32)
     start, end = levels(schedule, t), levels(schedule, s)
-    k = -np.expm1(start.log_snr - end.log_snr)
+    k = -np.expm1(np.minimum(start.log_snr - end.log_snr, 0.0))
+    growth = np.divide(
+        end.signal, start.signal, out=np.zeros_like(end.signal), where=start.signal > 0.0
+    )
     return Moves(
         t=t,
         s=s,
         start=start,
         end=end,
         x0_weight=end.signal * k,
-        xt_weight=end.signal / start.signal * (1.0 - k),
+        xt_weight=growth * (1.0 - k),
         posterior_var=np.square(end.noise) * k,
         forward_var=np.square(start.noise) * k,
     )

@@ -8,43 +8,18 @@ data's number of levels.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 
-
-class Path(NamedTuple):
-    """Signal and noise as functions of the log-SNR l, in float64.
-
-    levels: `(l) -> (signal, noise)`, with log(signal^2 / noise^2) = l.
-    drift: `(l) -> d log(signal) / dl`.
-    """
-
-    levels: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
-    drift: Callable[[np.ndarray], np.ndarray]
-
-
-def _root_of_sigmoid(log_snr: np.ndarray) -> np.ndarray:
-    return np.exp(-0.5 * np.logaddexp(0.0, -log_snr))
-
-
-# signal^2 = sigmoid(l) = 1 - noise^2: unit variance stays unit variance (Ho et al. 2020).
-VARIANCE_PRESERVING = Path(
-    lambda log_snr: (_root_of_sigmoid(log_snr), _root_of_sigmoid(-log_snr)),
-    lambda log_snr: 0.5 * np.square(_root_of_sigmoid(-log_snr)),
-)
-# signal = 1: noise is added and the signal is not scaled down (Song & Ermon 2019).
-VARIANCE_EXPLODING = Path(
-    lambda log_snr: (np.ones_like(log_snr), np.exp(-0.5 * log_snr)),
-    np.zeros_like,
-)
+from diffusion_jax.core.paths import VARIANCE_EXPLODING, VARIANCE_PRESERVING, Path
 
 
 @dataclass(frozen=True, eq=False)
 class Schedule:
     """The marginals q(x_t | x0) = N(signal x0, noise^2 I) of each step t = 0 .. T-1.
 
-    Every table is float64 `[T]`; `log_snr` = log(signal^2 / noise^2) is strictly decreasing.
+    Every table is float64 `[T]`; `log_snr` = log(signal^2 / noise^2) is strictly decreasing. Its
+    last value is -inf if the last step is pure noise, see `zero_terminal`.
     `time` is the network's time input: t itself on the training steps, a fraction between them.
     `parent` is the training schedule from which a coarser or finer grid was derived.
     """
@@ -75,7 +50,10 @@ class Schedule:
         return np.hypot(self.signal, self.noise)
 
     def at_log_snr(self, log_snr: np.ndarray) -> "Schedule":
-        """Return the grid of other, decreasing log-SNRs on this path; times are interpolated."""
+        """Return the grid of other, decreasing log-SNRs on this path; times are interpolated.
+
+        Between a step of pure noise and the step before it, the time is that of the step before.
+        """
         parent = self.parent or self
         time = np.interp(-log_snr, -parent.log_snr, parent.time)
         return from_log_snr(log_snr, self.path, time, parent)
@@ -105,15 +83,57 @@ def from_log_snr(
 
 
 def uniform_log_snr(schedule: Schedule, points: int) -> Schedule:
-    """Return a grid evenly spaced in log-SNR between the schedule's two ends.
+    """Return a grid evenly spaced in log-SNR between the schedule's two ends, see `spaced`."""
+    return spaced(schedule, points, lambda first, last, n: np.linspace(last, first, n)[::-1])
 
-    With one point, the grid is the noisy end.
+
+def spaced(
+    schedule: Schedule, points: int, spacing: Callable[[float, float, int], np.ndarray]
+) -> Schedule:
+    """Return a grid of log-SNRs between the schedule's two ends.
+
+    With one point, the grid is the noisy end. If that end is pure noise, whose log-SNR is infinite,
+    all other points lie between the first and the second last step.
+
+    Args:
+        points: number of points.
+        spacing: `(first, last, n) -> log-SNRs`, `n` decreasing numbers; 1 number is the last.
     """
-    return schedule.at_log_snr(np.linspace(schedule.log_snr[-1], schedule.log_snr[0], points)[::-1])
+    first, last = schedule.log_snr[[0, -1]]
+    if np.isfinite(last):
+        return schedule.at_log_snr(spacing(first, last, points))
+    # Two points are the two ends, so the first of them is taken from a spacing of two.
+    finite = spacing(first, schedule.log_snr[-2], max(points - 1, 2))[: points - 1]
+    return schedule.at_log_snr(np.append(finite, last))
 
 
 def _from_log_alpha_bar(log_alpha_bar: np.ndarray) -> Schedule:
     return from_log_snr(log_alpha_bar - np.log(-np.expm1(log_alpha_bar)))
+
+
+def zero_terminal(schedule: Schedule) -> Schedule:
+    """Shift and scale the signal so that the last step is pure noise (Lin et al. 2023, alg. 1).
+
+    signal'_t = signal_1 (signal_t - signal_T) / (signal_1 - signal_T): the first step is unchanged,
+    and the last log-SNR is -inf.
+
+    Raises:
+        ValueError: the schedule has a single step, or does not preserve variance.
+    """
+    if schedule.path != VARIANCE_PRESERVING:
+        raise ValueError(
+            "zero_terminal needs a variance-preserving schedule; use one, such as 'cosine', or set "
+            "zero_terminal to False"
+        )
+    if schedule.steps < 2:
+        raise ValueError("zero_terminal needs at least 2 steps; there is 1")
+    signal, first = schedule.signal[:-1], schedule.signal[0]
+    kept = (signal - schedule.signal[-1]) / (first - schedule.signal[-1])
+    # 1 - signal'^2, without cancellation where the noise is small
+    noise_var = np.square(schedule.noise[0]) + np.square(first) * (1.0 - kept) * (1.0 + kept)
+    log_snr = 2.0 * np.log(first * kept) - np.log(noise_var)
+    log_snr[0] = schedule.log_snr[0]  # not even rounded
+    return from_log_snr(np.append(log_snr, -np.inf))
 
 
 def from_betas(betas: Sequence[float] | np.ndarray = ()) -> Schedule:

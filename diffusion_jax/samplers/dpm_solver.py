@@ -5,7 +5,7 @@ With h the move's length in half the log-SNR, the exact solution of the probabil
 x_s = (noise_s / noise_t) x_t + signal_s int_0^h exp(u - h) x0_hat(u) du (Lu et al. 2022, eq. 9),
 
 where a method of order k replaces x0_hat(u) by the polynomial through the last k predictions.
-The move onto the data and the first moves after a jump use a lower order.
+The move onto the data and the first moves after a jump or from pure noise use a lower order.
 """
 
 from typing import NamedTuple
@@ -80,7 +80,8 @@ class _Past(NamedTuple):
     """Lengths in half the log-SNR of each move and of the two moves before it.
 
     known: how many predictions can be used: one at the start, after a jump and on the move onto
-    the data. Lengths that are not used are placeholders.
+    the data. Predictions from pure noise, infinitely far back, are used on their own move only.
+    Lengths that are not used are placeholders.
     """
 
     h: np.ndarray
@@ -91,7 +92,7 @@ class _Past(NamedTuple):
 
 def _past(moves: Moves) -> _Past:
     h = 0.5 * (moves.end.log_snr - moves.start.log_snr)
-    follows = np.append(False, moves.t[1:] == moves.s[:-1]) & np.isfinite(h)
+    follows = np.append(False, (moves.t[1:] == moves.s[:-1]) & np.isfinite(h[:-1])) & np.isfinite(h)
     twice = follows & np.append(False, follows[:-1])
     h_1 = np.where(follows, np.roll(h, 1), 1.0)
     h_2 = np.where(twice, np.roll(h, 2), 1.0)

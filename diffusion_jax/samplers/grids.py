@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from diffusion_jax.core.schedules import Schedule, uniform_log_snr
+from diffusion_jax.core.schedules import Schedule, spaced, uniform_log_snr
 from diffusion_jax.core.tables import entry
 
 
@@ -34,9 +34,12 @@ def karras(schedule: Schedule, steps: int, rho: float = 7.0) -> Schedule:
     """
     if rho < 1.0:
         raise ValueError(f"rho is {rho:g}; it must be at least 1")
-    noisy, clean = np.exp(-0.5 * schedule.log_snr[[-1, 0]] / rho)
-    root = np.linspace(noisy, clean, steps)[::-1]
-    return schedule.at_log_snr(-2.0 * rho * np.log(root))
+
+    def spacing(first: float, last: float, n: int) -> np.ndarray:
+        noisy, clean = np.exp(-0.5 * np.array([last, first]) / rho)
+        return -2.0 * rho * np.log(np.linspace(noisy, clean, n)[::-1])
+
+    return spaced(schedule, steps, spacing)
 
 
 GRIDS: dict[str, Callable[..., Schedule]] = {

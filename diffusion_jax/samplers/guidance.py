@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from diffusion_jax.core.arrays import lookup
 from diffusion_jax.core.predictions import Denoise, Denoised, Network, split_output
@@ -58,7 +59,8 @@ def gradient_guided(
 
     eps = eps_hat - scale noise grad_{x_t} log_likelihood(x0_hat(x_t)), and x0 follows from eps
     (Dhariwal & Nichol 2021, algorithm 2; through the denoiser as in Chung et al. 2023, eq. 16). It
-    is exact for Gaussian data and a log-likelihood linear in x0, otherwise an approximation.
+    is exact for Gaussian data and a log-likelihood linear in x0, otherwise an approximation. Pure
+    noise is not guided, because it does not determine x0.
 
     Args:
         denoise: a denoiser whose t indexes `grid`.
@@ -73,6 +75,12 @@ def gradient_guided(
         gradient, denoised = jax.grad(total, has_aux=True)(x)
         noise, signal = lookup(grid.noise, t, x), lookup(grid.signal, t, x)
         eps = denoised.eps - scale * noise * gradient
-        return denoised._replace(x0=(x - noise * eps) / signal, eps=eps)
+        if np.all(grid.signal > 0.0):
+            return denoised._replace(x0=(x - noise * eps) / signal, eps=eps)
+        x0 = (x - noise * eps) / jnp.where(signal > 0.0, signal, 1.0)
+        return denoised._replace(
+            x0=jnp.where(signal > 0.0, x0, denoised.x0),
+            eps=jnp.where(signal > 0.0, eps, denoised.eps),
+        )
 
     return guided

@@ -15,7 +15,8 @@ LARGEST_CHURN = math.sqrt(2.0) - 1.0  # Karras et al. 2022, algorithm 2
 def heun() -> Sampler:
     """Build Heun's second-order method (Karras et al. 2022, algorithm 1).
 
-    It makes two network calls per move, but only one for the last move.
+    It makes two network calls per move, but only one for the last move and for one from pure noise,
+    where x / signal is infinite: the Euler step's limit is DDIM's.
     """
     return edm(churn=0.0)
 
@@ -24,7 +25,7 @@ def edm(churn: float = 40.0) -> Sampler:
     """Raise the noise a little before each move except the first, then move by Heun's method.
 
     With sigma = noise / signal: sigma_hat = sigma (1 + min(churn / moves, sqrt 2 - 1)), at most the
-    schedule's largest; x_hat / signal_hat = x / signal + sqrt(sigma_hat^2 - sigma^2) eps
+    schedule's largest finite one; x_hat / signal_hat = x / signal + sqrt(sigma_hat^2 - sigma^2) eps
     (Karras et al. 2022, algorithm 2). A move's first call gives an Euler step, its second the
     trapezoidal correction.
 
@@ -39,7 +40,9 @@ def edm(churn: float = 40.0) -> Sampler:
 
     def plan(grid: Schedule, taken: Moves) -> Plan:
         growth = min(churn / len(np.unique(taken.t)), LARGEST_CHURN)  # repeats of a move count once
-        follows = np.append(False, taken.t[1:] == taken.s[:-1])
+        # Noise is added in a move's second row, which a move from pure noise does not have.
+        twice = taken.start.signal > 0.0
+        follows = np.append(False, (taken.t[1:] == taken.s[:-1]) & twice[:-1])
         raised = taken.start.log_snr - 2.0 * math.log1p(growth) * follows
         raised = np.maximum(raised, np.minimum(taken.start.log_snr, _noisiest(grid)))
         points, t, s = _points(grid, taken, raised)
@@ -50,7 +53,8 @@ def edm(churn: float = 40.0) -> Sampler:
 
 
 def _noisiest(grid: Schedule) -> float:
-    return (grid.parent or grid).log_snr[-1]
+    log_snr = (grid.parent or grid).log_snr
+    return log_snr[np.isfinite(log_snr)][-1]
 
 
 def _points(grid: Schedule, taken: Moves, raised: np.ndarray):
@@ -70,22 +74,27 @@ def _euler(moved: Moves) -> Stage:
 
 def _trapezium(points: Schedule, moved: Moves, follows: np.ndarray) -> Stage:
     """Redo the move with the mean of both slopes, then add noise up to the next move's start."""
-    taken = moved.s >= 0
-    end = levels(points, np.where(taken, moved.s, moved.t))  # placeholders where not taken
-    half = 0.5 * (_sigma(end) - _sigma(moved.start))
-    leads = np.append(follows[1:], False) & taken
-    after = levels(points, np.where(leads, np.roll(moved.t, -1), np.where(taken, moved.s, moved.t)))
+    taken = (moved.s >= 0) & (moved.start.signal > 0.0)
+
+    def level(t) -> NoiseLevel:  # with placeholders where not taken
+        return NoiseLevel(*(np.where(taken, each, 1.0) for each in levels(points, t)))
+
+    start, end = level(moved.t), level(moved.s)
+    leads = np.append(follows[1:], False)
+    after = level(np.where(leads, np.roll(moved.t, -1), moved.s))
+    half = 0.5 * (_sigma(end) - _sigma(start))
     raise_std = np.sqrt(np.maximum(np.square(_sigma(after)) - np.square(_sigma(end)), 0.0))
     rows = table(
-        np.where(taken, moved.s, moved.t),
+        moved.s,
         after.signal * half / end.noise,
-        [-after.signal * half / _sigma(end), -after.signal * half / _sigma(moved.start)],
+        [-after.signal * half / _sigma(end), -after.signal * half / _sigma(start)],
         after.signal * raise_std,
-        after.signal * (1.0 / moved.start.signal + half / moved.start.noise),
+        after.signal * (1.0 / start.signal + half / start.noise),
     )
     return Stage(rows, after.signal, after.noise, taken)
 
 
 def _sigma(level: NoiseLevel) -> np.ndarray:
-    """Return noise / signal, the noise on an unscaled signal."""
-    return level.noise / level.signal
+    """Return noise / signal, the noise on an unscaled signal; infinite for pure noise."""
+    infinite = np.full_like(level.noise, np.inf)
+    return np.divide(level.noise, level.signal, out=infinite, where=level.signal > 0.0)

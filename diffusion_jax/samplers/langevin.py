@@ -30,7 +30,7 @@ def langevin(langevin_steps: int = 1, langevin_rate: float = 0.1) -> Sampler:
     """Run annealed Langevin dynamics: several steps at each level of the grid in turn.
 
     delta = langevin_rate noise^2, as in Song & Ermon 2019, algorithm 1; x is rescaled where the
-    signal changes, and the last network call removes the remaining noise.
+    signal changes, unless x is pure noise, and the last network call removes the remaining noise.
 
     Args:
         langevin_steps: Langevin steps at each noise level.
@@ -39,7 +39,12 @@ def langevin(langevin_steps: int = 1, langevin_rate: float = 0.1) -> Sampler:
     _check(langevin_steps, langevin_rate)
 
     def plan(grid: Schedule, moves: Moves) -> Plan:
-        onward = np.where(moves.s < 0, 1.0, moves.end.signal / moves.start.signal)
+        onward = np.divide(
+            moves.end.signal,
+            moves.start.signal,
+            out=np.ones(len(moves.t)),
+            where=(moves.s >= 0) & (moves.start.signal > 0.0),
+        )
         stages = [_diffuse(moves, langevin_rate, 1.0)] * (langevin_steps - 1)
         stages.append(_diffuse(moves, langevin_rate, onward))
         clean = single_stage(moves, table(moves.t, 0.0, [1.0]))

@@ -85,7 +85,8 @@ def resampled(sampler: Sampler, jump: int, repeats: int) -> Sampler:
         ends_move = np.append(rows.move[1:] != rows.move[:-1], True)
         up = levels(grid, moves.t[first[rows.move]])
         jumps = again[rows.move] & ends_move
-        scale = np.where(jumps, up.signal / rows.signal, 1.0)
+        scaled = jumps & (rows.signal > 0.0)
+        scale = np.divide(up.signal, rows.signal, out=np.ones(len(jumps)), where=scaled)
         var = np.square(up.noise) - np.square(scale * rows.noise)
         std = np.where(jumps, np.sqrt(np.maximum(var, 0.0)), 0.0)
         return Plan(points, rows._replace(table=_Jump(rows.table, scale, std)))
