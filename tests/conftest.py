@@ -38,6 +38,13 @@ LONG = (
     "test_pace",
     "test_accelerator",
     "test_old_runs",
+    "test_initial",
+    "test_changed_data",
+    "test_class_names",
+    "test_channels",
+    "test_announcements",
+    "test_paths",
+    "test_zero_terminal_run",
 )
 
 

@@ -63,9 +63,8 @@ def main(arguments: list[str]) -> None:
         return
     _export(source, wanted, out)
     height, width, channels = source.shape
-    print(
-        f"wrote {counted(num, 'image')} {height}x{width}x{channels} of split '{split}' to {out.path}"
-    )
+    shape = f"{height}x{width}x{channels}"
+    print(f"wrote {counted(num, 'image')} {shape} of split '{split}' to {out.path}")
 
 
 def _parse(arguments: list[str]):

@@ -47,7 +47,7 @@ def load(spec: str, overrides: Iterable[tuple[str, str]] = ()) -> Config:
     Raises:
         UserError: the file is missing or broken, a key is unknown, a value has the wrong type.
     """
-    name, _, variant = spec.partition(":")
+    name, _, variant = str(as_path(spec)).partition(":")
     path = _path(name)
     config = with_arguments(_get_config(path, variant))
     _check_keys(config, path)
@@ -95,7 +95,7 @@ def shipped() -> dict[str, Path]:
 
 
 def _path(name: str) -> Path:
-    path = as_path(name)
+    path = Path(name)
     if path.is_file():
         return path
     if name in shipped():
