@@ -18,6 +18,9 @@ CACHE.mkdir(parents=True, exist_ok=True, mode=0o700)
 
 import jax  # noqa: E402
 import pytest  # noqa: E402
+from tiny import run_inside, train  # noqa: E402
+
+import diffusion_jax as dj  # noqa: E402
 
 jax.config.update("jax_default_matmul_precision", "highest")
 
@@ -26,6 +29,7 @@ jax.config.update("jax_default_matmul_precision", "highest")
 LONG = (
     "test_plugins",
     "test_run",
+    "test_train_python",
     "test_commands",
     "test_cluster",
     "test_faults",
@@ -93,3 +97,24 @@ def hurried_compiler():
         yield
         jax.config.update("jax_disable_most_optimizations", False)
         jax.clear_caches()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """The folder of a tiny run on the digits that the command trained."""
+    made = tmp_path_factory.mktemp("run") / "digits"
+    done = run_inside(train(made))
+    assert done.returncode == 0, done.stderr
+    return made
+
+
+@pytest.fixture(scope="module")
+def run(folder):
+    """The same, loaded."""
+    return dj.load(folder)
+
+
+@pytest.fixture(scope="module")
+def test_split():
+    """The digits' test split."""
+    return dj.load_data("digits", "test")

@@ -224,6 +224,10 @@ def test_overrides_keep_their_type():
     [
         ("train.stpes", "1", r"no config key 'train.stpes'; the nearest is 'train.steps'"),
         ("trian.steps", "1", r"the nearest is 'train.steps'"),
+        ("train.lr", "1", r"the nearest is 'optimizer.learning_rate'"),
+        ("lr", "1", r"the nearest is 'optimizer.learning_rate'"),
+        ("epochs", "1", r"the nearest is 'train.steps'"),
+        ("model.num_res_blocks", "1", r"the nearest is 'model.blocks'"),
         ("train", "1", r"config.train is a group of keys; set those in it, such as 'train\."),
         ("train.steps", "many", r"--config.train.steps=many: expected an integer"),
         ("train.steps", "1.5", r"expected an integer"),

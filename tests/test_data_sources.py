@@ -148,6 +148,8 @@ def test_missing_arrays(tmp_path):
 def test_names_and_shapes_that_do_not_exist():
     known = "known: arrays, digits, image_folder, or any image data set of TFDS"
     assert message("mnits") == f"unknown data set 'mnits'; {known} (nearest: mnist, kmnist, emnist)"
+    for name in ("CIFAR10", "Cifar-10", "cifar_10"):
+        assert "(nearest: cifar10" in message(name)
     assert message("!") == f"unknown data set '!'; {known} (nearest: none)"
     splits = "it has: train, test, fit, validation"
     assert message("digits", "dev") == f"'digits' has no split 'dev'; {splits}"

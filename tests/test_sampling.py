@@ -166,7 +166,10 @@ BAD = {
     "--sampler=ddim --eta=1.5": "config.sample.eta must lie between 0 and 1, got 1.5",
     "--eta=x": "--config.sample.eta=x: expected a finite number",
     "--eta=0.5": "config.sample.eta has no effect here; it is for 'ddim'",
-    "--class=3": "class 3: the run has no classes",
+    "--class=3": "no classes (config.model.classes is 0); train one that has, such as --config=dig",
+    "--class=cat": "class cat: the run has no names of classes",
+    "--out={0}/x.tif": "expected a name ending in .png or .npz; a folder of this name is written",
+    "--out={0}/run.v2": "a folder of this name is written as",
     "--guidance=2": "guidance needs a run trained on classes",
     "--strength=0": "must be above 0 and at most 1",
     "--strength=0.5": "--strength is the noise added to --from: give both",
@@ -175,7 +178,7 @@ BAD = {
     "--inpaint={0}/image.png --mask={0}/white.png": "white.png selects everything; make",
     "--inpaint={0}/image.png --mask={0}/small.png": "is 4 pixels wide and 8 high; the run's images",
     "--from={0}/small.png": "the run's images are 8 wide and 8 high",
-    "--from={0}/no.png": "cannot read the picture",
+    "--from={0}/no.png": "no.png: there is no such file",
     "--from={0}/text.png": "cannot read the picture",
     "--from={0}/image.png --strength=0.01 --steps=2 --grid=karras": None,
     "--from={0}/deep.png": "its pixels have more than 8 bits",
@@ -202,7 +205,7 @@ def test_bad_input_is_named(arguments, workdir, tmp_path):
         draw(workdir, "--num=1", *given, f"--out={tmp_path / 'x.png'}")
         return
     with pytest.raises(UserError) as caught:
-        draw(workdir, "--num=1", *given, f"--out={tmp_path / 'x.png'}")
+        draw(workdir, "--num=1", f"--out={tmp_path / 'x.png'}", *given)
     assert BAD[arguments] in str(caught.value)
     assert "\n" not in str(caught.value)
 
