@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from diffusion_jax.data.dataset import Dataset, loaded
-from diffusion_jax.data.fingerprint import fingerprint
 from diffusion_jax.data.sources import load_dataset, open_source
 from diffusion_jax.data.splits import parse_split, sliced
 from diffusion_jax.errors import UserError
@@ -114,7 +113,7 @@ def test_a_fingerprint_sees_names_sizes_and_contents(tmp_path):
     pictures(tmp_path, [f"{i}.png" for i in range(5)])
 
     def now():
-        return fingerprint(open_source("image_folder", "train", str(tmp_path)))
+        return open_source("image_folder", "train", str(tmp_path)).fingerprint
 
     before = now()
     assert now() == before
@@ -124,4 +123,13 @@ def test_a_fingerprint_sees_names_sizes_and_contents(tmp_path):
     assert now() == before != renamed
     Image.new("RGB", (4, 4), (9, 9, 9)).save(tmp_path / "2.png")
     assert now() != before
-    assert fingerprint(source(9)) == fingerprint(source(9)) != fingerprint(source(10))
+    assert source(9).fingerprint == source(9).fingerprint != source(10).fingerprint
+
+
+def test_a_source_whose_images_are_loaded_is_the_same(tmp_path):
+    pictures(tmp_path, ["cat/a.png", "dog/b.png"])
+    found = open_source("image_folder", "train", str(tmp_path))
+    dataset = found.load()
+    held = found.holding(dataset)
+    assert held.load() is dataset
+    assert (held.fingerprint, held.spec) == (found.fingerprint, found.spec)

@@ -17,7 +17,6 @@ from diffusion_jax.configuration.check import check
 from diffusion_jax.configuration.plugins import load_plugins
 from diffusion_jax.data.dataset import Source
 from diffusion_jax.data.decoding import PIL_MODES, check_memory, limited_pixels
-from diffusion_jax.data.fingerprint import fingerprint
 from diffusion_jax.data.transforms import to_unit_range
 from diffusion_jax.data.unreadable import BadImage, all_bad, bad_images
 from diffusion_jax.errors import UserError, counted
@@ -121,7 +120,7 @@ def _identity(config: Config, split: str, source: Source) -> dict[str, Any]:
     """Return what determines the images: equal identities mean equal images."""
     data = {k: v for k, v in to_json(config)["data"].items() if k not in IMMATERIAL}
     place = str(as_path(data["dir"]).resolve()) if data["dir"] else ""
-    own = {"dir": place, "split": split, "images": fingerprint(source)}
+    own = {"dir": place, "split": split, "images": source.fingerprint}
     return {**data, **own}
 
 

@@ -54,7 +54,7 @@ def main(arguments: list[str]) -> None:
     if given.dry_run and given.coordinator:
         raise UserError("--dry_run looks at one process; leave --coordinator out")
     if given.dry_run:
-        for line in dry_run(config, workdir):
+        for line in dry_run(config, workdir, given.init or ""):
             print(line, flush=True)
         return
     folder.check_writable(workdir)

@@ -2,11 +2,13 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import numpy as np
 
+from diffusion_jax.data.fingerprint import fingerprint
 from diffusion_jax.errors import UserError
 from diffusion_jax.paths import as_path
 
@@ -128,9 +130,18 @@ class Source:
         """What a network for these images is built for."""
         return DataSpec(self.shape, self.levels, self.classes, self.class_names)
 
+    @cached_property
+    def fingerprint(self) -> str:
+        """A hash by which a resumed run recognises these images."""
+        return fingerprint(self.read, self.size)
+
     def load(self) -> Dataset:
         """Read the whole split; this may run in a thread while something else compiles."""
         return self.load_by(self.read, self.size)
+
+    def holding(self, dataset: Dataset) -> "Source":
+        """Return the same source, whose images were loaded already."""
+        return replace(self, load_by=lambda read, size: dataset)
 
     def take(self, indices: np.ndarray) -> "Source":
         """Return the source of some of the images."""

@@ -13,7 +13,7 @@ from diffusion_jax.configuration import Config
 from diffusion_jax.data.dataset import Source
 from diffusion_jax.errors import counted
 from diffusion_jax.models.network import parameter_count
-from diffusion_jax.run import folder
+from diffusion_jax.run import folder, initial
 from diffusion_jax.run.announcements import no_test_split, warmup_change
 from diffusion_jax.run.memory import MIB, check_step_fits, needed_bytes
 from diffusion_jax.run.pace import seconds_per_step
@@ -21,7 +21,7 @@ from diffusion_jax.run.prepare import open_data, read_and_compile
 from diffusion_jax.samplers.batch_size import free_bytes
 
 
-def dry_run(config: Config, workdir: Path) -> Iterator[str]:
+def dry_run(config: Config, workdir: Path, init: str = "") -> Iterator[str]:
     """Check what training checks, time the compiled step, and yield a run's cost line by line.
 
     Raises:
@@ -37,6 +37,9 @@ def dry_run(config: Config, workdir: Path) -> Iterator[str]:
     yield _data(config, source)
     yield from filter(None, [*notes, warmup_change(config), no_test_split(config, source)])
     yield _parameters(diffusion)
+    if init:
+        weights = initial.weights(init, config, diffusion, notes.append)
+        yield "\n".join([f"begins with the weights of {weights.name}", *weights.notes])
     prepared = read_and_compile(config, source, training, fresh=True)
     needed = needed_bytes(prepared.parallel.step)
     check_step_fits(config, needed, free_bytes(jax.local_devices()))

@@ -15,7 +15,6 @@ from diffusion_jax.checkpoints import step_folders
 from diffusion_jax.configuration import Config
 from diffusion_jax.configuration.plugins import plugins_of
 from diffusion_jax.data.dataset import DataSpec, Source
-from diffusion_jax.data.fingerprint import fingerprint
 from diffusion_jax.errors import UserError, counted
 from diffusion_jax.files import replacing
 from diffusion_jax.run.record import FORMAT, read_json, spec_of
@@ -109,7 +108,7 @@ def _other_images(record: dict, old: DataSpec, source: Source) -> str:
         return f"{before:,} -> {counted(source.size, 'image')}"
     if old.class_names and old.class_names != source.class_names:
         return f"classes {', '.join(old.class_names)} -> {', '.join(source.class_names)}"
-    same = record.get("fingerprint") in (None, fingerprint(source))
+    same = record.get("fingerprint") in (None, source.fingerprint)
     return "" if same else f"as many, {before:,}, but with other names or contents"
 
 
@@ -154,7 +153,7 @@ def begin(
         "config": configuration.to_json(once),
         "data": source.spec._asdict(),
         "images": source.size,
-        "fingerprint": fingerprint(source),
+        "fingerprint": source.fingerprint,
         "init": before.get("init", init),
         "paced_steps": paced_steps,
         "plugins": plugins_of(config),

@@ -10,7 +10,7 @@ import jax
 
 from diffusion_jax import build
 from diffusion_jax.configuration import stretched
-from diffusion_jax.data.dataset import Source, loaded
+from diffusion_jax.data.dataset import Source
 from diffusion_jax.errors import UserError
 from diffusion_jax.processes import cluster
 from diffusion_jax.run.prepare import Prepared, read_and_compile, serve
@@ -39,7 +39,7 @@ def measured_pace(config, source: Source, diffusion: build.Diffusion) -> tuple[P
     training = build.training(stretched(config, length), diffusion)
     prepared = read_and_compile(config, source, training, fresh=True)
     pace = Pace(prepared.compile_seconds, seconds_per_step(config, source, prepared))
-    return pace, source if prepared.dataset is None else loaded(prepared.dataset)
+    return pace, source if prepared.dataset is None else source.holding(prepared.dataset)
 
 
 def seconds_per_step(config, source: Source, prepared: Prepared) -> float:
