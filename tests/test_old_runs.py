@@ -95,7 +95,7 @@ def test_a_folder_of_samples_that_an_old_version_began_is_continued(tmp_path):
     first = (folder / "000000.png").read_bytes()
     done = run_inside(sample(run, "--num=2", "--steps=5", f"--out={folder}/"))
     assert done.returncode == 0, done.stderr
-    assert "1 images by ancestral" in done.stdout
+    assert "1 image by ancestral" in done.stdout
     assert (folder / "000001.png").is_file()
     assert (folder / "000000.png").read_bytes() == first
     (folder / "000000.png").unlink()

@@ -133,11 +133,17 @@ def decode_image(file, name: str, look: Look) -> np.ndarray:
 @contextlib.contextmanager
 def limited_pixels():
     """Enforce Pillow's pixel limit: up to twice the limit, Pillow itself only warns."""
+    with warnings.catch_warnings():
+        set_filters()
+        yield
+
+
+def set_filters() -> None:
+    """Make Pillow's warning of large images an error, and drop its advice on palettes."""
     from PIL import Image
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", Image.DecompressionBombWarning)
-        yield
+    warnings.simplefilter("error", Image.DecompressionBombWarning)
+    warnings.filterwarnings("ignore", "Palette images with Transparency")
 
 
 def check_memory(name: str, needed: int, remedy: str) -> None:

@@ -6,7 +6,6 @@ import os
 import signal
 import sys
 import threading
-import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ import numpy as np
 
 from diffusion_jax.data.batches import Order
 from diffusion_jax.data.dataset import Dataset, DataSpec, Read, Source
-from diffusion_jax.data.decoding import limited_pixels
+from diffusion_jax.data.decoding import limited_pixels, set_filters
 from diffusion_jax.errors import UserError
 
 MOST_THREADS = 16
@@ -103,12 +102,11 @@ class _Batches:
 def _begin_work(worker: int, workers: int) -> None:
     """Make a worker process end when, and only when, the main process stops it or ends."""
     from absl import logging
-    from PIL import Image
 
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     logging.set_verbosity(logging.ERROR)
-    warnings.simplefilter("error", Image.DecompressionBombWarning)
+    set_filters()
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
