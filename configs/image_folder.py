@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from diffusion_jax.configuration import default_config, with_variant
 
-# `small` shows something of a few dozen pictures in ten minutes on two CPU cores.
+# `small` learns a few dozen pictures in ten minutes on two CPU cores.
 VARIANTS = {
     "small": {
         "data": {"image_size": 32},

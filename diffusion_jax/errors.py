@@ -7,7 +7,7 @@ def printable(text: str) -> str:
 
 
 class UserError(Exception):
-    """Bad input: one printable line: what is wrong, where, and how to fix it (exit code 2)."""
+    """Bad input: one printable line on what is wrong, where, and how to fix it (exit code 2)."""
 
     exit_code = 2
 

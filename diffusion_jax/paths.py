@@ -5,7 +5,7 @@ from pathlib import Path
 
 from diffusion_jax.errors import UserError
 
-ADDRESS = re.compile(r"([a-z][a-z0-9+.-]*)://([^/]*)", re.IGNORECASE)
+ADDRESS = re.compile(r"([a-z][a-z0-9+.-]+):/+([^/]*)", re.IGNORECASE)
 MOUNTS = {"gs": "gcsfuse {} FOLDER", "s3": "mount-s3 {} FOLDER"}
 
 
@@ -21,7 +21,7 @@ def as_path(text: str | Path) -> Path:
         kind, bucket = match[1].lower(), match[2]
         mount = f"mount it ({MOUNTS[kind].format(bucket)}) and " if kind in MOUNTS else ""
         raise UserError(
-            f"{text} is an address, and files are read and written locally only; {mount}give the "
+            f"{text} is an address, but only local files are read and written; {mount}give the "
             "path of a local folder"
         )
     try:

@@ -31,7 +31,7 @@ def _leave(number: int, frame: FrameType | None) -> None:
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
-    """Raise KeyboardInterrupt, where it would be dropped a moment later."""
+    """Raise KeyboardInterrupt; where it would be dropped, try again a moment later."""
     while frame is not None:
         if frame.f_code.co_name in DROPPED_IN:
             threading.Timer(AGAIN, os.kill, (os.getpid(), signal.SIGINT)).start()

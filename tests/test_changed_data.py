@@ -63,10 +63,10 @@ def other_classes(data):
 
 
 CHANGES = {
-    other_contents: "as many, 16, but with other names or contents",
+    other_contents: "still 16, but with other names or contents",
     fewer: "16 -> 15 images",
     more: "16 -> 17 images",
-    other_names: "as many, 16, but with other names or contents",
+    other_names: "still 16, but with other names or contents",
     other_classes: "classes 10, cat, dog -> 10, cow, dog",
 }
 
@@ -83,14 +83,26 @@ def test_other_images_are_refused_or_allowed_once(place, change):
     assert record(place) == before
     done = resumed(place, ALLOW)
     assert done.returncode == 0, done.stderr
-    assert (
-        f"the images are others now ({CHANGES[change]}); their order is drawn anew" in done.stderr
-    )
+    assert f"the images have changed ({CHANGES[change]}); their order is drawn anew" in done.stderr
     after = record(place)
     assert after["fingerprint"] != before["fingerprint"]
     assert after["config"]["data"]["changed"] == "refuse"
     done = resumed(place, steps=4)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_new_class_folder_is_allowed_where_classes_are_not_used(place):
+    pictures(place / "data", {"elk": 2})
+    done = resumed(place, ALLOW)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_file_that_cannot_be_read_is_named(place):
+    (place / "data" / "cat" / "03.png").unlink()
+    (place / "data" / "cat" / "03.png").symlink_to("/proc/self/mem")  # an error when it is read
+    done = resumed(place, "--config.data.stream=True")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1)
+    assert "03.png" in done.stderr
 
 
 def test_moved_images_are_the_same(place):

@@ -164,14 +164,14 @@ def test_equal_pixels_are_found_across_formats_and_splits(pets, tmp_path):
     assert done.returncode == 0
     said = lines(done)
     three = "test/dog/c.tif = train/cat/a.png = train/dog/b.bmp"
-    assert said["duplicates"] == f"2 with the pixels of another image: {three}"
+    assert said["duplicates"] == f"2 with the same pixels as another image: {three}"
     assert said["leak between splits"] == (
-        "1 image; keep each in one split only, or training sees what is tested: "
+        "1 image; keep each in one split only, so that training never sees test images: "
         "test/dog/c.tif = train/dog/b.bmp"
     )
     (pets / "test/dog/c.tif").unlink()
     done = called(pets, f"--out={tmp_path / 'x.png'}")
-    assert lines(done)["duplicates"].startswith("1 with the pixels of another")
+    assert lines(done)["duplicates"].startswith("1 with the same pixels as another")
     assert "leak" not in done.stdout
 
 
@@ -268,7 +268,8 @@ def test_arrays(tmp_path):
     assert said["levels"] == "17 of 256 are used, 0 to 16"
     assert said["split train"] == "30 images; classes 0: 10, 1: 10, 2: 10"
     assert said["split test"] == "2 images; classes 0: 1, 1: 1, 2: 0"
-    assert said["duplicates"].startswith("3 with the pixels of another image: train[3] = train[7]")
+    three = "3 with the same pixels as another image: train[3] = train[7]"
+    assert said["duplicates"].startswith(three)
     assert "train[5] = test[0]" in said["leak between splits"]
     config = open_config(said["next"])
     assert (config.data.name, config.data.dir) == ("arrays", str(tmp_path / "data"))
@@ -331,7 +332,7 @@ def test_a_sheet_is_bounded_and_even():
 
 BAD = {
     "nothing there": ("{0}/none", "none' does not exist; give a folder of images, or a .npz or"),
-    "another file": ("{0}/notes.txt", "notes.txt' is no .npz or .npy file; give such a file"),
+    "another file": ("{0}/notes.txt", "notes.txt' is not a .npz or .npy file; give such"),
     "no images": ("{0}/empty", "empty' holds no images (.png, .jpg"),
     "out is no png": ("{0}/empty --out={0}/x.jpg", "x.jpg: expected a name ending in .png"),
     "out in a file": ("{0}/empty --out={0}/notes.txt/x.png", "cannot write"),

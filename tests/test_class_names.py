@@ -57,6 +57,14 @@ def test_a_class_is_given_by_name_or_number(run, tmp_path):
     np.testing.assert_array_equal(dj.load(folder).sample(2, label="cat"), images)
 
 
+def test_numpys_numbers_are_classes(run):
+    model = dj.load(run[0])
+    one, other = (model.sample(1, label=label) for label in (np.int64(1), "cat"))
+    np.testing.assert_array_equal(one, other)
+    with pytest.raises(UserError, match="label is True; expected a whole number"):
+        model.sample(1, label=True)
+
+
 def test_unknown_classes_are_one_line(run):
     folder, _ = run
     for label, problem in {
@@ -94,7 +102,14 @@ def test_guidance_may_be_negative(run):
 
 CAUSES = {
     "one class folder": ({"cat": 4}, "has only one class folder, 'cat'; classes need two or more"),
-    "a stray picture": ({"": 1, "cat": 2, "dog": 2}, "'00.png' lies beside the class folders"),
+    "a stray picture": (
+        {"": 1, "cat": 2, "dog": 2},
+        "00.png' lies in no class folder; move it into one",
+    ),
+    "one split without": (
+        {"train/cat": 2, "train/dog": 2, "test": 1},
+        "test/00.png' lies in no class folder; move it into one",
+    ),
     "one level down": (
         {"all/cat": 2, "all/dog": 2},
         "the class folders (cat, dog, ...) lie one level down; set --config.data.dir=",
@@ -119,7 +134,7 @@ def test_an_archive_whose_labels_have_another_name(tmp_path):
     images = np.zeros((4, 8, 8, 1), np.uint8)
     np.savez(tmp_path / "train.npz", images=images, label=np.arange(4))
     settings = dj.config("digits", data={"name": "arrays", "dir": str(tmp_path)})
-    with pytest.raises(UserError, match=r"has no array 'labels' or 'arr_1', only label; rename it"):
+    with pytest.raises(UserError, match=r"has no array 'labels' or 'arr_1', only label; rename"):
         next(dj.steps(dj.config(settings, model={"classes": 4}, train={"batch_size": 4})))
 
 

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from diffusion_jax.data import decoding
-from diffusion_jax.data.decoding import read_image, read_mask
 from diffusion_jax.data.folder_listing import find_splits, list_folder
+from diffusion_jax.data.pictures import read_image, read_mask
 from diffusion_jax.data.sources import load_dataset, open_source
 from diffusion_jax.errors import UserError
 

@@ -106,11 +106,11 @@ def test_a_single_npy_file_of_gray_images(tmp_path):
         ),
         (
             {"images": IMAGES, "labels": LABELS[:4]},
-            "labels are int64 [4]; expected whole numbers from 0, [6]; there are 6 images",
+            "labels are int64 [4]; expected whole numbers from 0, of shape [6]; there are 6 images",
         ),
         (
             {"images": IMAGES, "labels": LABELS - 1},
-            "labels are int64 [6]; expected whole numbers from 0, [6]; label 0 is -1: use "
+            "labels are int64 [6]; expected whole numbers from 0, of shape [6]; label 0 is -1: use "
             "np.unique(labels, return_inverse=True)[1]",
         ),
     ],

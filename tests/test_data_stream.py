@@ -204,7 +204,7 @@ def test_the_command_names_a_broken_image(tmp_path):
     assert done.returncode == 2, done.stderr
     assert done.stderr.splitlines() == [
         f"error: {broken}: not a readable PNG, JPEG, WEBP, BMP, GIF, TIFF, PPM image; remove it; "
-        "step 1 is saved; if the images have changed, resume with --config.data.changed=allow"
+        "step 1 is saved; if you change the images, resume with --config.data.changed=allow"
     ]
 
 

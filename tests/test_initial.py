@@ -74,7 +74,7 @@ def test_a_larger_network_takes_what_fits(old):
     config = settings(model__multipliers="1,2", model__attention_resolutions="4,")
     diffusion = open_data(config, None, print)[1]
     weights = initial.weights(str(old), config, diffusion, print)
-    assert any("drawn anew" in note and "not used" in note for note in weights.notes)
+    assert any("at random" in note and "not used" in note for note in weights.notes)
     assert 0 < len(weights.params) < len(jax.tree.leaves(diffusion.shapes))
 
 
@@ -92,7 +92,17 @@ def test_the_command_begins_resumes_and_refuses(old, tmp_path):
     assert other.returncode == 2
     assert f"holds a run that began with the weights of {old}:6" in other.stderr
     late = run_inside(script("train", f"--workdir={old}", *flags(**CLASSES), f"--init={tmp_path}"))
-    assert "holds a run that began with newly drawn weights" in late.stderr
+    assert "holds a run that began with random weights" in late.stderr
+
+
+def test_a_run_that_ended_before_its_first_save_begins_with_them_again(old, tmp_path):
+    command = script("train", f"--workdir={tmp_path / 'new'}", *flags(train__steps=3))
+    assert run_inside([*command, f"--init={old}:3"]).returncode == 0
+    shutil.rmtree(tmp_path / "new" / "checkpoints")
+    done = run_inside(script("train", f"--workdir={tmp_path / 'new'}"))
+    assert done.returncode == 0, done.stderr
+    assert f"beginning with the weights of {old}:3" in done.stdout
+    assert json.loads((tmp_path / "new" / "config.json").read_text())["init"] == f"{old}:3"
 
 
 def test_a_changed_rate_names_the_way_out(old):

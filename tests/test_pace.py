@@ -5,6 +5,7 @@ import signal
 import subprocess
 
 import pytest
+from own_pictures import own, pictures, script
 from tiny import ROOT, run_inside, settings, train
 
 from diffusion_jax.configuration import flatten, stretched
@@ -58,6 +59,18 @@ def stopped_at_its_first_line(command):
     _, errors = process.communicate(timeout=300)
     assert process.returncode == 128 + signal.SIGTERM, errors
     return int(line.partition("/")[2].partition(":")[0])
+
+
+@pytest.mark.usefixtures("hurried_compiler")
+def test_a_run_on_pictures_finds_them_again(tmp_path):
+    changes = {"train__minutes": 60, "train__log_every": 1}
+    command = script(
+        "train", f"--workdir={tmp_path / 'run'}", *own(pictures(tmp_path / "d"), **changes)
+    )
+    steps = stopped_at_its_first_line(command)
+    record = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert record["data"]["class_names"] == ["10", "cat", "dog"]
+    assert stopped_at_its_first_line(command) == steps
 
 
 @pytest.mark.usefixtures("hurried_compiler")

@@ -40,7 +40,7 @@ def test_the_home_folder_wherever_a_path_is_given(home):
 ADDRESSES = {
     "gs://bucket/run": "mount it (gcsfuse bucket FOLDER) and give the path of a local folder",
     "s3://bucket/run": "mount it (mount-s3 bucket FOLDER) and give the path of a local folder",
-    "hf://some/model": "locally only; give the path of a local folder",
+    "hf://some/model": "read and written; give the path of a local folder",
 }
 
 

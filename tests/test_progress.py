@@ -46,3 +46,11 @@ def test_shares_of_the_work_are_whole(capsys):
 @pytest.mark.parametrize("word", MEANT)
 def test_what_others_call_a_key_is_one_of_ours(word):
     assert MEANT[word] in keys()
+
+
+def test_names_of_folders_cannot_send_terminal_codes(capsys):
+    progress.say("classes: a\x1b[31mred\nnext: caf\udce9")
+    progress.warn("no images of a\x1b[31mred")
+    out, err = capsys.readouterr()
+    assert out == "classes: a\\x1b[31mred\nnext: caf\\udce9\n"
+    assert err == "warning: no images of a\\x1b[31mred\n"

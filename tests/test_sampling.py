@@ -142,7 +142,7 @@ def test_a_killed_folder_goes_on_without_a_duplicate(workdir, tmp_path, capsys):
     assert not list(cut.glob("*.part"))
     capsys.readouterr()
     draw(workdir, *more, f"--out={cut}/")
-    assert capsys.readouterr().out == f"{cut} has all of the first 40 images; nothing to do\n"
+    assert capsys.readouterr().out == f"{cut} already has the first 40 images; nothing to do\n"
 
 
 def test_a_folder_of_other_samples_is_refused(workdir, tmp_path):

@@ -18,7 +18,7 @@ from tiny import DIGITS, ROOT, flags
 
 from diffusion_jax.commands import train
 from diffusion_jax.data.batches import Order
-from diffusion_jax.data.decoding import read_image, read_mask
+from diffusion_jax.data.pictures import read_image, read_mask
 from diffusion_jax.data.sources import load_dataset, open_source
 from diffusion_jax.data.stream import BatchStream
 from diffusion_jax.data.tfds_prepare import prepare_builder

@@ -6,10 +6,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from diffusion_jax.configuration import config
 from diffusion_jax.data.dataset import Dataset, loaded
 from diffusion_jax.data.sources import load_dataset, open_source
 from diffusion_jax.data.splits import parse_split, sliced
 from diffusion_jax.errors import UserError
+from diffusion_jax.run.steps import configured
 
 
 def source(size):
@@ -54,7 +56,7 @@ def test_slices(text, expected):
     assert part.labels.tolist() == [i % 3 for i in expected]
     images, _ = part.read([0, part.size - 1])
     assert images.ravel().tolist() == [expected[0], expected[-1]]
-    assert part.read.names() == [str(i) for i in expected]
+    assert part.names == [str(i) for i in expected]
 
 
 @pytest.mark.parametrize("text", ["train[", "train[1]", "train[:5.5%]", "[:3]", "train[a:b]", ""])
@@ -84,7 +86,7 @@ def test_a_held_out_share_is_a_split_that_stays(tmp_path):
         part = open_source("image_folder", split, str(tmp_path), holdout=0.2)
         assert part.splits == ("train", "test")
         assert part.class_names == ("cat", "dog")
-        return part.read.names()
+        return part.names
 
     train, test = held("train"), held("test")
     assert sorted([*train, *test]) == names
@@ -133,3 +135,32 @@ def test_a_source_whose_images_are_loaded_is_the_same(tmp_path):
     held = found.holding(dataset)
     assert held.load() is dataset
     assert (held.fingerprint, held.spec) == (found.fingerprint, found.spec)
+
+
+def test_parts_of_the_digits_own_parts():
+    fit = load_dataset("digits", "fit").images
+    np.testing.assert_array_equal(load_dataset("digits", "fit[:10]").images, fit[:10])
+    last = load_dataset("digits", "validation[-10%:]").images
+    np.testing.assert_array_equal(last, load_dataset("digits", "validation").images[-len(last) :])
+
+
+def test_slices_of_folders_have_all_classes(tmp_path):
+    pictures(tmp_path, [f"{kind}/{i:03}.png" for kind in ("cat", "dog") for i in range(50)])
+    first, rest = (
+        open_source("image_folder", split, str(tmp_path))
+        for split in ("train[:70%]", "train[70%:]")
+    )
+    assert sorted([*first.names, *rest.names]) == sorted(
+        open_source("image_folder", "train", str(tmp_path)).names
+    )
+    for part in (first, rest):
+        assert np.bincount(part.labels).min() >= 0.3 * part.size
+        assert part.names == sorted(part.names)
+
+
+def test_images_of_the_caller_are_held_out_too():
+    images = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 1), dtype=np.uint8)
+    own = configured(config("digits", data={"holdout": 0.5}), images)[1]
+    part = configured(config("digits", data={"split": "train[:10]"}), images)[1]
+    assert 5 <= own.size <= 35
+    assert part.size == 10

@@ -11,7 +11,6 @@ from diffusion_jax.build.updates import (
     loss,
     timesteps,
     training,
-    warmup_steps,
 )
 
 __all__ = [
@@ -28,5 +27,4 @@ __all__ = [
     "source",
     "timesteps",
     "training",
-    "warmup_steps",
 ]

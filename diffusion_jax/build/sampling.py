@@ -96,7 +96,7 @@ def _label(classes: int, label: int | None):
         if label is not None:
             raise UserError(
                 f"class {label}: the run has no classes (config.model.classes is 0); train one "
-                "that has, such as --config=digits:conditional"
+                "with classes, for example --config=digits:conditional"
             )
         return None
     if label is None:

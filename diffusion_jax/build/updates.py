@@ -68,18 +68,12 @@ class Training(NamedTuple):
     make_step: Callable[..., Step]
 
 
-def warmup_steps(config: Config) -> int:
-    """Return the length of the warm-up: a tenth of the run if it would not be shorter than that."""
-    given, steps = config.optimizer.warmup_steps, config.train.steps
-    cut = config.optimizer.shorten_warmup and given >= steps
-    return steps // 10 if cut else given
-
-
 def learning_rate(config: Config) -> optax.Schedule:
     """Build the configured schedule of the learning rate."""
     decay = chosen(config, "optimizer.decay")
     peak = config.optimizer.learning_rate
-    return optimizers.learning_rate(peak, warmup_steps(config), decay, config.train.steps)
+    warmup = config.optimizer.warmup_steps
+    return optimizers.learning_rate(peak, warmup, decay, config.train.steps)
 
 
 def training(config: Config, diffusion: Diffusion) -> Training:

@@ -72,7 +72,7 @@ def _parse(arguments: list[str]):
     command = called_as("check-data")
     parser = Parser(
         prog=command,
-        description="Look at your images without training: what is there, and what is wrong.",
+        description="Report what your data contains and what is wrong with it, without training.",
         examples=EXAMPLES.format(command),
     )
     parser.add_argument(
@@ -85,13 +85,13 @@ def _parse(arguments: list[str]):
         "--out",
         type=as_path,
         default=Path("contact_sheet.png"),
-        help="x.png: up to 100 of the images; default: contact_sheet.png",
+        help="PNG file for a sheet of up to 100 of the images; default: contact_sheet.png",
     )
     parser.add_argument(
         "--config",
         type=named,
         metavar="NAME_OR_FILE[:VARIANT]",
-        help="the config to train with; default: image_folder, for arrays one that fits",
+        help="config to train with; default: image_folder, or for arrays one that fits them",
     )
     parser.add_plugins("your own files that the config needs")
     parser.add_argument("--config.KEY", metavar="VALUE", help="set a key of the config")
@@ -102,7 +102,7 @@ def _kind(place: Path) -> str:
     """Return the `data.name` that reads this place."""
     if place.is_file() and place.suffix.lower() not in ARRAYS:
         raise UserError(
-            f"'{place}' is no .npz or .npy file; give such a file, or a folder of images"
+            f"'{place}' is not a .npz or .npy file; give such a file, or a folder of images"
         )
     if not place.exists():
         raise UserError(

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from diffusion_jax.data.dataset import Look
 from diffusion_jax.data.inspection import Inspection, Item, duplicates, split_order
 from diffusion_jax.data.unreadable import MOST_NAMED
+from diffusion_jax.errors import counted
 
 MOST_GROUPS, MOST_CLASSES = 5, 20  # groups of duplicates, and classes of a split, that are listed
 
@@ -21,11 +22,11 @@ def report(found: Inspection, place: str, look: Look) -> Iterator[str]:
     readable = [item for item in found.items if not item.fault]
     broken = [item for item in found.items if item.fault]
     yield (
-        f"{place}: {_many(len(found.items) + found.left_out, 'file')} = "
-        f"{_many(len(readable), 'image')} + {len(broken):,} that cannot be read + "
+        f"{place}: {counted(len(found.items) + found.left_out, 'file')} = "
+        f"{counted(len(readable), 'image')} + {len(broken):,} that cannot be read + "
         f"{found.left_out:,} left out"
         if found.levels is None
-        else f"{place}: {_many(len(readable), 'image')}"
+        else f"{place}: {counted(len(readable), 'image')}"
     )
     if found.levels is None:
         yield f"kinds: {_counted(os.path.splitext(item.name)[1].lower() for item in found.items)}"
@@ -45,10 +46,6 @@ def report(found: Inspection, place: str, look: Look) -> Iterator[str]:
         yield f"  and {len(broken) - MOST_NAMED:,} more"
 
 
-def _many(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"
-
-
 def _counted(names: Iterable[str]) -> str:
     return ", ".join(f"{name} {count:,}" for name, count in Counter(names).most_common()) or "none"
 
@@ -62,7 +59,7 @@ def _sizes(readable: Sequence[Item], wanted: int) -> Iterator[str]:
     else:
         yield (
             f"sizes (width x height): {len(sizes):,} different; smallest {_size(by_area[0])}, "
-            f"most common {_size(common)} ({_many(count, 'image')}), largest {_size(by_area[-1])}"
+            f"most common {_size(common)} ({counted(count, 'image')}), largest {_size(by_area[-1])}"
         )
     if small := sum(count for size, count in sizes.items() if min(size) < wanted):
         yield f"smaller than {wanted}x{wanted}: {small:,}, will be enlarged"
@@ -90,7 +87,7 @@ def _splits(readable: Sequence[Item], found: Inspection) -> Iterator[str]:
         ]
         more = len(found.classes) - MOST_CLASSES
         parts += [f"{more:,} more classes"] if more > 0 else []
-        yield f"split {split}: {_many(totals[split], 'image')}; " + (
+        yield f"split {split}: {counted(totals[split], 'image')}; " + (
             f"classes {', '.join(parts)}" if parts else "no classes"
         )
 
@@ -112,11 +109,11 @@ def _duplicates(groups: list[list[Item]]) -> Iterator[str]:
     if not groups:
         yield "duplicates: none"
         return
-    yield f"duplicates: {extra:,} with the pixels of another image: {_named(groups)}"
+    yield f"duplicates: {extra:,} with the same pixels as another image: {_named(groups)}"
     of_splits = [list({item.split: item for item in group}.values()) for group in groups]
     if leaks := [group for group in of_splits if len(group) > 1]:
         yield (
-            f"leak between splits: {_many(len(leaks), 'image')}; keep each in one split only, or "
+            f"leak between splits: {counted(len(leaks), 'image')}; keep each in one split only, or "
             f"training sees what is tested: {_named(leaks)}"
         )
 

@@ -57,7 +57,9 @@ def main(arguments: list[str]) -> None:
             f"--every {given.every}: must be below the run's {run.schedule.steps} steps"
         )
     source = build.source(run.config, given.split)
-    for note in filter(None, [*source.notes, _trained_on(run.config, given.split, source)]):
+    moved = any(key == "data.dir" for key, _ in overrides)
+    shared = "" if moved else _trained_on(run.config, given.split, source)
+    for note in filter(None, [*source.notes, shared]):
         warn(note)
     num = _check_data(source, run, given)
     out = given.out or given.workdir / "evaluation" / _name(given, run.step)
@@ -135,11 +137,14 @@ def _changed(config: Config, overrides: list[tuple[str, str]]) -> Config:
 
 
 def _trained_on(config: Config, split: str, source: Source) -> str:
-    """Return a warning if the split shares images with the one that the run was trained on."""
+    """Return a warning if another split than that of training shares images with it."""
     name, trained = config.data.name, config.data.split
     if split == trained or base_split(name, split) != base_split(name, trained):
         return ""
-    shared = {*source.read.names()} & {*build.source(config).read.names()}
+    try:
+        shared = {*source.names} & {*build.source(config).names}
+    except UserError:  # the images trained on are gone
+        return ""
     if not shared:
         return ""
     return f"the run was trained on {len(shared):,} of the images of split '{split}'"

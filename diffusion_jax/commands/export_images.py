@@ -1,4 +1,4 @@
-"""`export-images`: a data set's images as PNG files or one .npz, as FID tools read them."""
+"""`export-images`: write a data set's images as PNG files or one .npz, for FID tools."""
 
 import math
 import os
@@ -71,7 +71,7 @@ def _parse(arguments: list[str]):
     command = called_as("export-images")
     parser = Parser(
         prog=command,
-        description="Write the images that a config trains on, cropped and resized, as files.",
+        description="Write the images that a config trains on to files, cropped and resized.",
         examples=EXAMPLES.format(command),
     )
     parser.add_argument(
@@ -110,8 +110,8 @@ def _open(text: str, source: Source, num: int, identity: dict[str, Any]) -> Whol
         )
     if others := out.others(num):
         raise UserError(
-            f"--out {text}: holds more pictures ({others[0]}) than the {num} images; use another "
-            "folder"
+            f"--out {text}: holds more pictures ({others[0]}) than the {num} images to write; use "
+            "another folder"
         )
     return out
 

@@ -22,7 +22,6 @@ Index = Sequence[int] | np.ndarray
 class Whole:
     """One file, written at the end: a PNG grid, or an .npz.
 
-
     The .npz has uint8 images [n, h, w, c] under `arr_0` and, if they have classes, labels int32 [n]
     under `arr_1`.
 
@@ -74,7 +73,7 @@ class Folder:
             raise UserError(f"--out {path}: holds other pictures ({others[0]}); use another folder")
 
     def others(self, num: int) -> list[str]:
-        """Return the names of all pictures there but the images below `num`."""
+        """Return the names of the pictures in the folder, except those of images 0 .. `num` - 1."""
         own = {_name(i) for i in range(num)}
         names = sorted(path.name for path in self.path.iterdir())
         return [name for name in names if name.lower().endswith(EXTENSIONS) and name not in own]
@@ -101,7 +100,7 @@ def open_output(
 ) -> Whole | Folder:
     """Open the output that `--out` names, and check it before anything is computed.
 
-    A folder that does not exist yet and has an extension ends in `/`.
+    A new folder whose name has an extension must be given with a `/` at the end.
 
     Raises:
         UserError: it cannot be written, or is a folder of other images.
@@ -112,8 +111,8 @@ def open_output(
         return Whole(path, class_names)
     if suffix and not folder:
         raise UserError(
-            f"--out {out}: expected a name ending in .png or .npz; a folder of this name is "
-            f"written as {out}/"
+            f"--out {out}: expected a name ending in .png or .npz; for a folder of this name, give "
+            f"--out={out}/"
         )
     return Folder(path, identity)
 

@@ -22,7 +22,7 @@ from diffusion_jax.command_line import (
 from diffusion_jax.commands.outputs import open_output
 from diffusion_jax.configuration import Config, override, to_json
 from diffusion_jax.configuration.check import check_effect
-from diffusion_jax.data.decoding import read_image, read_mask
+from diffusion_jax.data.pictures import read_image, read_mask
 from diffusion_jax.errors import UserError, counted
 from diffusion_jax.evaluation.finished_batches import fingerprint
 from diffusion_jax.models.packing import pack
@@ -65,7 +65,7 @@ def main(arguments: list[str]) -> None:
     watched = min(WATCHED, given.num) if given.strip or given.trajectory else 0
     wanted = sorted({*out.missing(given.num), *range(watched)})  # watched ones again, for frames
     if not wanted:
-        print(f"{out.path} has all of the first {counted(given.num, 'image')}; nothing to do")
+        print(f"{out.path} already has the first {counted(given.num, 'image')}; nothing to do")
         return
     replaced = not given.out and out.path.exists()
     print(_first_line(run, len(wanted), draw.method), flush=True)
@@ -118,7 +118,9 @@ def _parse(arguments: list[str]):
         "--guidance", type=named, help="guidance scale; 1 is off, below 0 avoids the class"
     )
     steering.add_argument("--inpaint", type=as_path, metavar="IMAGE", help="image to inpaint")
-    steering.add_argument("--mask", type=as_path, help="image whose white area is repainted")
+    steering.add_argument(
+        "--mask", type=as_path, help="image whose transparent or else white area is repainted"
+    )
     steering.add_argument(
         "--from", type=as_path, dest="source", metavar="IMAGE", help="image to noise and start from"
     )

@@ -83,7 +83,7 @@ def _parse(arguments: list[str]):
         "--init",
         type=named,
         metavar="RUN[:STEP]",
-        help="begin with the weights of another run",
+        help="start a new run from the weights of another one",
     )
     parser.add_plugins("your own files, which add networks, schedules, ...")
     parser.add_argument(

@@ -10,7 +10,13 @@ from diffusion_jax.configuration.as_json import (
     modernised,
     to_json,
 )
-from diffusion_jax.configuration.change import changed, describe, override, stretched
+from diffusion_jax.configuration.change import (
+    changed,
+    describe,
+    override,
+    stretched,
+    with_shorter_warmup,
+)
 from diffusion_jax.configuration.load import (
     CONFIGS,
     config,
@@ -38,5 +44,6 @@ __all__ = [
     "shipped",
     "stretched",
     "to_json",
+    "with_shorter_warmup",
     "with_variant",
 ]

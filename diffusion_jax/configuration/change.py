@@ -58,9 +58,10 @@ MEANT = {
 
 
 def nearest(key: str, known: Iterable[str]) -> str:
-    """Return the known key that means the same as an unknown one, or else looks most like it.
+    """Return the known key that an unknown one probably means.
 
-    The latter is of the same group if there is one.
+    This is our key for a name used by other code bases, or else the most similar key, in the same
+    group if there is one.
     """
     known = list(known)
     group, _, leaf = key.rpartition(".")
@@ -196,6 +197,14 @@ def describe(kind: Any) -> str:
     kind = get_args(kind)[0] if type(None) in get_args(kind) else kind
     names = {int: "an integer", bool: "true or false", str: "text", float: "a finite number"}
     return names.get(kind, "numbers like 1,2,2")
+
+
+def with_shorter_warmup(config: Config) -> Config:
+    """Cut a warm-up that is not shorter than the run to a tenth of the run."""
+    part, steps = config.optimizer, config.train.steps
+    if not part.shorten_warmup or part.warmup_steps < steps:
+        return config
+    return changed(config, {"optimizer": {"warmup_steps": steps // 10}})
 
 
 def stretched(config: Config, steps: int) -> Config:

@@ -90,14 +90,14 @@ DECLARED: dict[str, Key] = {
     ),
     "data.holdout": Key(
         0.0,
-        "share of the images that is kept from training as the split `test`, for data without one",
+        "share of the images to hold out as the split `test`, for data without such a split",
         0.0,
         0.9,
     ),
-    "data.balance": Key(False, "show all classes equally often, however many images each has"),
+    "data.balance": Key(False, "train on all classes equally often, however many images each has"),
     "data.changed": Key(
         "refuse",
-        "what to do when the images differ from those that the run began with: `allow` goes on "
+        "what to do on resuming when the images have changed: `refuse` stops, `allow` continues "
         "with the new ones",
         names=("refuse", "allow"),
     ),
@@ -120,8 +120,8 @@ DECLARED: dict[str, Key] = {
     "schedule.steps": Key(1000, "number of noise levels, T", 1, 10**6),
     "schedule.zero_terminal": Key(
         False,
-        "rescale the schedule so that its last step is pure noise (Lin et al. 2023); for "
-        "`prediction` `v` or `x0`, not `eps` or `score`",
+        "rescale the schedule so that its last step is pure noise (Lin et al. 2023); needs "
+        "`prediction` `v` or `x0`",
     ),
     "prediction": Key("eps", "what the network predicts"),
     "variance": Key(
@@ -146,7 +146,7 @@ DECLARED: dict[str, Key] = {
     "optimizer.learning_rate": Key(2e-4, "largest learning rate", 0.0),
     "optimizer.warmup_steps": Key(5000, "steps of the linear warm-up", 0, LARGEST),
     "optimizer.shorten_warmup": Key(
-        True, "cut a warm-up that is not shorter than the run to a tenth of the run"
+        True, "cut the warm-up to a tenth of the run if it would otherwise last for the whole run"
     ),
     "optimizer.decay": Key(
         "constant", "after the warm-up: no decay, or a cosine to 0 at `train.steps`"

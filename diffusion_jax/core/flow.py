@@ -72,7 +72,7 @@ def flow_nats(grid: Schedule, denoise: Denoise, divergence: Divergence, x: jax.A
     """Compute -log p(x) in nats at the grid's first level, by Heun's method along the grid.
 
     The error falls with the square of the grid's spacing in log-SNR. A last step to pure noise,
-    where l is infinite, is one in the angle phi = arctan(noise / signal):
+    where l is infinite, is taken in the angle phi = arctan(noise / signal):
     dx/dphi = signal eps - noise x0 (Salimans & Ho 2022, appendix D).
 
     Args:

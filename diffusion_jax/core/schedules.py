@@ -93,11 +93,11 @@ def spaced(
     """Return a grid of log-SNRs between the schedule's two ends.
 
     With one point, the grid is the noisy end. If that end is pure noise, whose log-SNR is infinite,
-    all other points lie between the first and the second last step.
+    all other points lie between the first and the second-to-last step.
 
     Args:
         points: number of points.
-        spacing: `(first, last, n) -> log-SNRs`, `n` decreasing numbers; 1 number is the last.
+        spacing: `(first, last, n) -> log-SNRs`, `n` decreasing numbers; for n = 1, the last one.
     """
     first, last = schedule.log_snr[[0, -1]]
     if np.isfinite(last):

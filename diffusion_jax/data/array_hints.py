@@ -1,10 +1,12 @@
-"""What arrays of another type or shape look like, and the line of NumPy that converts them."""
+"""Guesses at what arrays of the wrong type or shape are, and the NumPy code to convert them."""
 
 import math
 
 import numpy as np
 
-CHANNELS = (1, 3, 4)  # of pictures
+from diffusion_jax.data.decoding import PIL_MODES
+
+CHANNELS = tuple(PIL_MODES)  # of pictures
 LEAST_SIDE = 8  # pixels
 
 
@@ -17,13 +19,16 @@ def image_hint(images: np.ndarray) -> str:
 
 
 def has_channels_first(shape: tuple[int, ...]) -> bool:
-    """Return whether a shape looks like [n, c, h, w]."""
-    return len(shape) == 4 and shape[1] in CHANNELS and min(shape[2:]) >= LEAST_SIDE
+    """Return whether a shape looks like square images [n, c, h, w]."""
+    square = len(shape) == 4 and shape[2] == shape[3] >= LEAST_SIDE
+    return square and shape[1] in CHANNELS
 
 
 def is_one_image(shape: tuple[int, ...]) -> bool:
-    """Return whether a shape looks like a single [h, w, c]."""
-    return len(shape) == 3 and shape[2] in CHANNELS and min(shape[:2]) >= LEAST_SIDE
+    """Return whether a shape looks like a single colour image [h, w, c]."""
+    if len(shape) != 3 or min(shape[:2]) < LEAST_SIDE:
+        return False
+    return shape[2] == 3 or (shape[2] == 4 and shape[0] == shape[1])
 
 
 def _layout(images: np.ndarray) -> tuple[str, str]:
@@ -31,13 +36,18 @@ def _layout(images: np.ndarray) -> tuple[str, str]:
     if has_channels_first(shape):
         return "[n, c, h, w]", "images.transpose(0, 2, 3, 1)"
     if is_one_image(shape):
-        return "one image [h, w, c]", "images[None]"
+        return "one image [h, w, c] and not grey ones, images[..., None]", "images[None]"
     if len(shape) == 2:
         for channels in CHANNELS:
             side = math.isqrt(shape[1] // channels)
             if side >= LEAST_SIDE and channels * side * side == shape[1]:
+                if channels == 1:
+                    return "flattened images", f"images.reshape(-1, {side}, {side})"
                 flat = f"images.reshape(-1, {channels}, {side}, {side}).transpose(0, 2, 3, 1)"
-                return "flattened images", flat
+                return (
+                    f"flattened images (not images.reshape(-1, {side}, {side}, {channels}))",
+                    flat,
+                )
     return "", "images"
 
 
@@ -46,7 +56,7 @@ def _kind(images: np.ndarray, line: str) -> tuple[str, str]:
         return "", line
     low, high = images.min(), images.max()
     if images.dtype.kind == "b":
-        return "values true and false", f"255 * {line}.astype(np.uint8)"
+        return "Boolean values", f"255 * {line}.astype(np.uint8)"
     if images.dtype.kind == "f" and low >= 0 and high <= 1:
         return "values in [0, 1]", f"np.rint(255 * {line}).astype(np.uint8)"
     if images.dtype.kind == "f" and low >= -1 and high <= 1:
@@ -55,7 +65,7 @@ def _kind(images: np.ndarray, line: str) -> tuple[str, str]:
         rounded = f"np.rint({line})" if images.dtype.kind == "f" else line
         return "values in 0..255", f"{rounded}.astype(np.uint8)"
     if low >= 0 and high <= 65535:
-        return "16 bits a pixel", f"np.rint({line} / 257).astype(np.uint8)"
+        return "16-bit values", f"np.rint({line} / 257).astype(np.uint8)"
     return "", line
 
 
@@ -78,5 +88,5 @@ def label_hint(labels: np.ndarray, size: int) -> str:
         return f"label {first} is {labels[first]}: use {numbered}"
     if labels.dtype.kind in "iu":
         first = int(labels.argmax())
-        return f"label {first} is {labels[first]}, which means as many classes: use {numbered}"
+        return f"label {first} is {labels[first]}, which implies too many classes: use {numbered}"
     return ""

@@ -45,7 +45,8 @@ def open_arrays(split: str, directory: str, look: Look) -> Source:
     except UserError as error:
         raise UserError(f"{file}: {error}") from error
     unlabelled = (
-        f"{file} has no array 'labels' or 'arr_1', only {', '.join(other)}; rename it"
+        f"{file} has no array 'labels' or 'arr_1', only {', '.join(other)}; rename the array of "
+        "labels"
         if other and labels is None
         else ""
     )
@@ -85,7 +86,7 @@ def from_arrays(images: Any, labels: Any = None, levels: int = 256, classes: int
         hint = label_hint(numbers, len(given))
         found = (
             f"labels are {numbers.dtype} {list(numbers.shape)}; expected whole numbers from 0, "
-            f"[{len(given)}]"
+            f"of shape [{len(given)}]"
         )
         raise UserError(f"{found}; {hint}" if hint else found)
     classes = max(classes, int(numbers.max()) + 1)
@@ -119,7 +120,7 @@ def split_files(path: Path) -> dict[str, Path]:
 
 
 def read_arrays(file: Path) -> tuple[np.ndarray, np.ndarray | None, list[str]]:
-    """Read the images and, if the file has them, the labels; and name the arrays not read."""
+    """Return the images, the labels if the file has them, and the names of the other arrays."""
     content = np.load(file, allow_pickle=False)
     if isinstance(content, np.ndarray):
         return content, None, []

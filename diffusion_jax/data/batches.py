@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+SHUFFLE = 2**32 - 1  # in place of a class, for the order within a batch
+
 
 class Order(NamedTuple):
     """The images of each batch.
@@ -66,21 +68,21 @@ def balanced_indices(
 ) -> np.ndarray:
     """Return the indices of a batch in which all k classes are equally frequent, [batch_size].
 
-    Position p of the stream shows class p mod k and, of its n images, the one numbered q = p // k:
-    image q mod n in the order of its epoch q // n. Within a batch the positions are shuffled, so
-    that class and position, on which t depends, are independent.
+    Position p of the stream is the q-th draw from class p mod k, q = p // k. If the class has n
+    images, this is image q mod n in the order of the class's epoch q // n. Within a batch the
+    positions are shuffled, so that class and position, on which t depends, are independent.
 
     Args:
         classes: the indices of the images of each class.
     """
     position = np.arange(step * batch_size, (step + 1) * batch_size)
-    found = np.empty(batch_size, np.int64)
-    for j, own in enumerate(classes):
-        here = position % len(classes) == j
+    turn, found = position % len(classes), np.empty(batch_size, np.int64)
+    for j in np.unique(turn):
+        own, here = classes[j], turn == j
         epochs, places = np.divmod(position[here] // len(classes), len(own))
-        orders = [_order_of_class(len(own), seed, int(epoch), j) for epoch in epochs]
+        orders = [_order_of_class(len(own), seed, int(epoch), j + 1) for epoch in epochs]
         found[here] = [own[order[i]] for order, i in zip(orders, places, strict=True)]
-    return found[permutation.__wrapped__(batch_size, seed, step)]
+    return found[permutation.__wrapped__(batch_size, seed, step, SHUFFLE)]
 
 
 _order_of_class = lru_cache(maxsize=2048)(permutation.__wrapped__)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from diffusion_jax.data.dataset import Dataset, Look
-from diffusion_jax.data.decoding import centre_square, decode_image
+from diffusion_jax.data.decoding import PIL_MODES, centre_square, decode_image
 
 MOST, ROW = 100, 12  # images on a sheet, and in the row of a class
 SIDE = 64  # pixels, at most
@@ -57,9 +57,9 @@ def sheet_of_arrays(split: str, data: Dataset) -> Sheet:
 
     index = chosen(data.labels)
     images = data.images[index]
-    channels = images.shape[-1]
-    images = images if channels in (1, 3, 4) else images[..., : 1 if channels == 2 else 3]
-    if max(images.shape[1:3]) > SIDE:
+    if images.shape[-1] not in PIL_MODES:
+        images = images[:, :SIDE, :SIDE]  # no pictures, which could be resized
+    elif max(images.shape[1:3]) > SIDE:
         planes = images[..., 0] if images.shape[-1] == 1 else images
         squares = [centre_square(Image.fromarray(each), SIDE) for each in planes]
         images = np.stack([np.asarray(each) for each in squares])

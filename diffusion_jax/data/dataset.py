@@ -59,12 +59,12 @@ class Read(Protocol):
         """Read some images and their labels."""
         ...
 
-    def names(self) -> list[str]:
-        """Return what identifies each image within the data set: a path, or its index as text."""
+    def names(self, indices: Sequence[int] | np.ndarray) -> list[str]:
+        """Return what identifies images within the data set: a path, or the index as text."""
         ...
 
-    def sizes(self) -> list[int]:
-        """Return the number of bytes of each image's file; empty if images are no files."""
+    def sizes(self, indices: Sequence[int] | np.ndarray) -> list[int]:
+        """Return the number of bytes of the images' files; empty if images are no files."""
         ...
 
     def contents(self, indices: Sequence[int] | np.ndarray) -> Iterator[bytes]:
@@ -105,11 +105,12 @@ class Source:
 
     shape: (h, w, c) of an image; levels and classes as in Dataset; size: the number of images.
     read: reads some images.
-    load_by: `(read, size)` -> all images that `read` has.
+    load_by: `(read, size)` -> a Dataset of all `size` images of `read`.
     splits: the names of the data set's splits.
     labels: int32 [n] where they are known before reading, else None.
     class_names: as in DataSpec.
     unlabelled: why there are no classes, if that may be a mistake.
+    sorted_by_class: a slice of the images, as they are in order, could lack a class.
     notes: lines for the user, such as what was left out.
     """
 
@@ -123,12 +124,18 @@ class Source:
     labels: np.ndarray | None = None
     class_names: tuple[str, ...] = ()
     unlabelled: str = ""
+    sorted_by_class: bool = False
     notes: tuple[str, ...] = ()
 
     @property
     def spec(self) -> DataSpec:
         """What a network for these images is built for."""
         return DataSpec(self.shape, self.levels, self.classes, self.class_names)
+
+    @cached_property
+    def names(self) -> list[str]:
+        """What identifies each image, see `Read`."""
+        return self.read.names(range(self.size))
 
     @cached_property
     def fingerprint(self) -> str:
@@ -176,12 +183,12 @@ class InMemory:
         """Read some images and their labels."""
         return self.images[indices], self.labels[indices]
 
-    def names(self) -> list[str]:
+    def names(self, indices) -> list[str]:
         """Return the indices as text."""
-        return [str(i) for i in range(len(self.images))]
+        return [str(i) for i in indices]
 
-    def sizes(self) -> list[int]:
-        """Return nothing: these are no files."""
+    def sizes(self, indices) -> list[int]:
+        """Return an empty list: the images are not files."""
         return []
 
     def contents(self, indices) -> Iterator[bytes]:
@@ -200,13 +207,11 @@ class _Part:
     def __call__(self, indices):
         return self.whole(self.chosen[indices])
 
-    def names(self) -> list[str]:
-        names = self.whole.names()
-        return [names[i] for i in self.chosen]
+    def names(self, indices) -> list[str]:
+        return self.whole.names(self.chosen[indices])
 
-    def sizes(self) -> list[int]:
-        sizes = self.whole.sizes()
-        return [sizes[i] for i in self.chosen] if sizes else []
+    def sizes(self, indices) -> list[int]:
+        return self.whole.sizes(self.chosen[indices])
 
     def contents(self, indices) -> Iterator[bytes]:
         return self.whole.contents(self.chosen[indices])

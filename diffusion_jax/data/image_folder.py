@@ -1,9 +1,10 @@
 """A folder of image files, with or without class subfolders."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -20,6 +21,8 @@ from diffusion_jax.data.folder_listing import (
 )
 from diffusion_jax.data.unreadable import BadImage, all_bad
 from diffusion_jax.errors import UserError
+
+T = TypeVar("T")
 
 
 def open_image_folder(split: str, directory: str, look: Look) -> Source:
@@ -59,27 +62,34 @@ def open_image_folder(split: str, directory: str, look: Look) -> Source:
         splits=tuple(folders),
         labels=labels if names else None,
         class_names=tuple(names),
-        unlabelled="" if names else why_unlabelled(folder, files),
+        unlabelled="" if names else why_unlabelled(folders, of_splits),
+        sorted_by_class=True,
         notes=notes(root, listing),
     )
 
 
-def why_unlabelled(folder: Path, files: list[str]) -> str:
-    """Return why a folder's images have no classes, '' if it has no subfolders."""
-    tops = sorted({top_of(file) for file in files})
+def why_unlabelled(folders: dict[str, Path], files: dict[str, list[str]]) -> str:
+    """Return why images have no classes, '' if there are no subfolders.
+
+    Args:
+        folders, files: the folder of each split, and its images.
+    """
+    tops = sorted({top_of(file) for every in files.values() for file in every})
     if tops == [""]:
         return ""
     if "" in tops:
-        stray = next(file for file in files if not top_of(file))
-        return f"'{stray}' lies beside the class folders in '{folder}'; move it into one of them"
+        split, stray = next((s, f) for s, every in files.items() for f in every if not top_of(f))
+        return f"'{folders[split] / stray}' lies in no class folder; move it into one"
     (only,) = tops
-    inner = sorted({top_of(file.removeprefix(only + os.sep)) for file in files})
+    place = next(iter(folders.values()))
+    some = next(iter(files.values()))
+    inner = sorted({top_of(file.removeprefix(only + os.sep)) for file in some})
     if len(inner) > 1 and inner[0]:
         return (
             f"the class folders ({', '.join(inner[:3])}, ...) lie one level down; set "
-            f"--config.data.dir={folder / only}"
+            f"--config.data.dir={place / only}"
         )
-    return f"'{folder}' has only one class folder, '{only}'; classes need two or more"
+    return f"'{place}' has only one class folder, '{only}'; classes need two or more"
 
 
 def chosen_split(root: Path, folders: dict[str, Path], split: str) -> str:
@@ -118,7 +128,7 @@ def _within(images: list[str], root: Path, folder: Path) -> list[str]:
 def first_readable(folder: str, files: list[str], look: Look) -> tuple[str, tuple[int, int, int]]:
     """Return the first image that can be read, by its path within `folder`, and its shape.
 
-    Loading lists those before it with all others that cannot be read.
+    Those before it are not reported here: loading lists all that cannot be read.
     """
     errors = []
     with limited_pixels():
@@ -149,18 +159,25 @@ class Files:
             images[place] = self._decode(os.path.join(self.folder, self.files[i]))
         return images, self.labels[indices]
 
-    def names(self) -> list[str]:
+    def names(self, indices) -> list[str]:
         """Return the paths."""
-        return [file.replace(os.sep, "/") for file in self.files]
+        return [self.files[i].replace(os.sep, "/") for i in indices]
 
-    def sizes(self) -> list[int]:
+    def sizes(self, indices) -> list[int]:
         """Return the sizes of the files in bytes."""
-        return [os.stat(os.path.join(self.folder, file)).st_size for file in self.files]
+        return [self._asked(i, lambda path: path.stat().st_size) for i in indices]
 
     def contents(self, indices) -> Iterator[bytes]:
         """Yield the bytes of some files."""
         for i in indices:
-            yield Path(self.folder, self.files[i]).read_bytes()
+            yield self._asked(i, Path.read_bytes)
+
+    def _asked(self, index: int, question: Callable[[Path], T]) -> T:
+        path = Path(self.folder, self.files[index])
+        try:
+            return question(path)
+        except OSError as error:
+            raise BadImage(f"{path}: {error.strerror}; remove it") from error
 
     def _decode(self, path: str):
         pixels = decode_image(path, path, self.look)

@@ -1,4 +1,4 @@
-"""What a user's data hold, without training: sizes, modes, classes, duplicates, broken files."""
+"""What a user's data holds, without training: sizes, modes, classes, duplicates, broken files."""
 
 import hashlib
 import os

@@ -10,8 +10,9 @@ from diffusion_jax.data.arrays import open_arrays
 from diffusion_jax.data.batches import permutation
 from diffusion_jax.data.dataset import Dataset, Look, Source, choose_split, loaded
 from diffusion_jax.data.decoding import check_background
+from diffusion_jax.data.folder_listing import SPLITS
 from diffusion_jax.data.image_folder import open_image_folder
-from diffusion_jax.data.splits import Split, held_out, parse_split, sliced
+from diffusion_jax.data.splits import held_out, parse_split, sliced
 from diffusion_jax.errors import UserError, counted, unknown_name
 
 DIGITS_SEED = 0  # seed of their order
@@ -60,18 +61,15 @@ def open_source(
         split: its name, or a slice of it, such as `train[:90%]`.
         directory: its folder.
         image_size, channels, background, exif: as in Look.
-        holdout: share of the images of 'train' that are the split 'test' instead.
+        holdout: share of the images of 'train' to hold out as the split 'test'.
 
     Raises:
         UserError: an unknown name or split, or images of another size or channel count.
     """
     check_background(background)
     look = Look(channels, image_size, background, exif)
-    wanted = parse_split(ALIASES.get(name, {}).get(split, split))
-    source = _opened(name, "train" if holdout else wanted.name, directory, look)
-    if holdout:
-        source = _with_holdout(source, wanted, holdout)
-    source = sliced(source, wanted)
+    wanted = base_split(name, split) if not holdout else "train"
+    source = part_of(_opened(name, wanted, directory, look), name, split, holdout)
     height, width, depth = source.shape
     if image_size and (height, width) != (image_size, image_size):
         raise UserError(f"'{name}' is {height}x{width}; set --config.data.image_size=0")
@@ -82,7 +80,24 @@ def open_source(
 
 def base_split(name: str, split: str) -> str:
     """Return the split that a slice, or a split like the digits' `validation`, is a part of."""
-    return parse_split(ALIASES.get(name, {}).get(split, split)).name
+    asked = parse_split(split).name
+    if name == "image_folder":
+        return SPLITS.get(asked.lower(), asked)
+    return parse_split(ALIASES.get(name, {}).get(asked, asked)).name
+
+
+def part_of(source: Source, name: str, split: str, holdout: float) -> Source:
+    """Return the part of a base split that a slice, an alias or a held-out share asks for.
+
+    Raises:
+        UserError: it has no images, or the data has a split 'test' beside a held-out share.
+    """
+    asked = parse_split(split)
+    if holdout:
+        source = _with_holdout(source, base_split(name, split), holdout)
+    if alias := ALIASES.get(name, {}).get(asked.name):
+        source = sliced(source, parse_split(alias))
+    return sliced(source, asked)
 
 
 def _opened(name: str, split: str, directory: str, look: Look) -> Source:
@@ -95,18 +110,17 @@ def _opened(name: str, split: str, directory: str, look: Look) -> Source:
     raise UserError(f"{known}, or any image data set of TFDS (nearest: {nearest})")
 
 
-def _with_holdout(source: Source, wanted: Split, share: float) -> Source:
+def _with_holdout(source: Source, wanted: str, share: float) -> Source:
     if "test" in source.splits:
         raise UserError(
             f"config.data.holdout is {share:g}, but the data has a split 'test' of its own; set "
             "it to 0"
         )
-    if wanted.name not in ("train", "test"):
+    if wanted not in ("train", "test"):
         raise UserError(
-            f"there is no split '{wanted.name}'; with config.data.holdout there are 'train' and "
-            "'test'"
+            f"there is no split '{wanted}'; with config.data.holdout there are 'train' and 'test'"
         )
-    part = held_out(source, share, rest=wanted.name == "train")
+    part = held_out(source, share, rest=wanted == "train")
     return replace(part, splits=("train", "test"))
 
 

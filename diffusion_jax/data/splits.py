@@ -50,12 +50,18 @@ def _bound(text: str, size: int, default: int) -> int:
 def sliced(source: Source, split: Split) -> Source:
     """Return the images of a slice.
 
+    Images that are sorted by class are sliced in an order that depends on their names alone, so
+    that every slice has images of all classes.
+
     Raises:
         UserError: there are none.
     """
     if not (split.first or split.last):
         return source
-    indices = np.arange(source.size)[split.indices(source.size)]
+    order = np.arange(source.size)
+    if source.sorted_by_class:
+        order = np.argsort([_position(name) for name in source.names])
+    indices = np.sort(order[split.indices(source.size)])
     if not len(indices):
         raise UserError(
             f"split '{split.name}[{split.first}:{split.last}]' holds none of the {source.size} "
@@ -67,13 +73,12 @@ def sliced(source: Source, split: Split) -> Source:
 def held_out(source: Source, share: float, rest: bool) -> Source:
     """Return a share of the images, or the rest of them.
 
-    Which images these are depends only on their names, so they stay what they are when others are
-    added.
+    The choice depends only on the images' names, so it stays the same when other images are added.
 
     Raises:
         UserError: there are none.
     """
-    held = np.array([_position(name) < share for name in source.read.names()])
+    held = np.array([_position(name) < share for name in source.names])
     indices = np.flatnonzero(~held if rest else held)
     if not len(indices):
         part = "all" if rest else "none"

@@ -147,12 +147,12 @@ class Records:
             images[place], labels[place] = self._decode(index, file), label
         return images, labels
 
-    def names(self) -> list[str]:
+    def names(self, indices) -> list[str]:
         """Return the indices as text."""
-        return [str(i) for i in range(len(self.records))]
+        return [str(i) for i in indices]
 
-    def sizes(self) -> list[int]:
-        """Return nothing: the images are in records, not in files."""
+    def sizes(self, indices) -> list[int]:
+        """Return an empty list: the images are in records, not in files."""
         return []
 
     def contents(self, indices) -> Iterator[bytes]:

@@ -31,7 +31,7 @@ def run_line(config: Config, size: int, diffusion: build.Diffusion) -> str:
 def prepared_line(prepared: Prepared, needed: int, free: float) -> str:
     """Return one line on what reading and compiling took, and the memory of a step."""
     read = f"read in {prepared.read_seconds:.1f} s, " if prepared.dataset is not None else ""
-    memory = f"{needed / MIB:,.0f} MiB of {free / GIB:,.1f} GiB per device"
+    memory = f"{needed / MIB:,.0f} MiB of the {free / GIB:,.1f} GiB free per device"
     return f"{read}compiled in {prepared.compile_seconds:.1f} s; a step takes {memory}"
 
 
@@ -53,15 +53,14 @@ def rate_change(before: Config, now: Config, step: int) -> str:
     if abs(new - old) <= 1e-6 * max(abs(new), abs(old)):
         return ""
     return (
-        f"train.steps {before.train.steps:,} -> {now.train.steps:,} moves the end of the learning "
-        f"rate's {now.optimizer.decay} decay: after step {step:,} it is {new:.3g} instead of "
-        f"{old:.3g}"
+        f"train.steps {before.train.steps:,} -> {now.train.steps:,} changes the schedule of the "
+        f"learning rate: after step {step:,} the rate is {new:.3g} instead of {old:.3g}"
     )
 
 
-def warmup_change(config: Config) -> str:
-    """Return a line on a warm-up that was cut; '' if it was not."""
-    given, taken = config.optimizer.warmup_steps, build.warmup_steps(config)
+def warmup_change(given: int, config: Config) -> str:
+    """Return a line on a warm-up that was cut from `given` steps; '' if it was not."""
+    taken = config.optimizer.warmup_steps
     if taken == given:
         return ""
     return (

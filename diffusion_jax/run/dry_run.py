@@ -29,13 +29,14 @@ def dry_run(config: Config, workdir: Path, init: str = "") -> Iterator[str]:
             memory.
     """
     folder.check_writable(workdir)
-    config, notes = folder.resumed(workdir, config), []
+    given, notes = config.optimizer.warmup_steps, []
+    config = folder.resumed(workdir, config)
     source, diffusion = open_data(config, None, notes.append)
     if step_folders.complete(workdir / "checkpoints"):
         notes += folder.check_same(workdir, config, source)
     training = build.training(config, diffusion)
     yield _data(config, source)
-    yield from filter(None, [*notes, warmup_change(config), no_test_split(config, source)])
+    yield from filter(None, [*notes, warmup_change(given, config), no_test_split(config, source)])
     yield _parameters(diffusion)
     if init:
         weights = initial.weights(init, config, diffusion, notes.append)

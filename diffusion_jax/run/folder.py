@@ -1,4 +1,4 @@
-"""A run's folder: locked by one process, and only for the run that it began with."""
+"""A run's folder: locked by one process, and reserved for the run that began in it."""
 
 import fcntl
 import json
@@ -69,7 +69,7 @@ def check_same(folder: Path, config: Config, source: Source) -> list[str]:
     """Check that an existing run in `folder` has this configuration and these images.
 
     Returns:
-        Lines for the user: the images that `data.changed` allows to be others.
+        Lines for the user, about changed images that `data.changed` allows.
 
     Raises:
         UserError: it differs.
@@ -80,16 +80,19 @@ def check_same(folder: Path, config: Config, source: Source) -> list[str]:
     record = read_json(path)
     changed = configuration.differences(record["config"], configuration.to_json(config))
     old = spec_of(record)
+    names = (
+        ("shape", "levels", "classes") if config.model.get("classes", 0) else ("shape", "levels")
+    )
     changed += [
-        f"the data's {name} ({before} -> {after})"
-        for name, before, after in zip(DataSpec._fields[:3], old, source.spec, strict=False)
-        if before != after
+        f"the data's {name} ({getattr(old, name)} -> {getattr(source.spec, name)})"
+        for name in names
+        if getattr(old, name) != getattr(source.spec, name)
     ]
     if changed:
         raise UserError(
             f"{folder} holds a run with another config: {', '.join(changed)}; on resuming, only "
-            f"keys may change that affect no update (docs/configuration.md lists them); choose "
-            f"another --workdir, and to begin there with this run's weights add --init={folder}"
+            "keys that do not affect updates may change (docs/configuration.md lists them); choose "
+            f"another --workdir; to start there from this run's weights, add --init={folder}"
         )
     other = _other_images(record, old, source)
     if other and config.data.changed != "allow":
@@ -98,7 +101,7 @@ def check_same(folder: Path, config: Config, source: Source) -> list[str]:
             "--config.data.changed=allow; to begin a new run with these weights, choose another "
             f"--workdir and add --init={folder}"
         )
-    return [f"the images are others now ({other}); their order is drawn anew"] if other else []
+    return [f"the images have changed ({other}); their order is drawn anew"] if other else []
 
 
 def _other_images(record: dict, old: DataSpec, source: Source) -> str:
@@ -109,18 +112,26 @@ def _other_images(record: dict, old: DataSpec, source: Source) -> str:
     if old.class_names and old.class_names != source.class_names:
         return f"classes {', '.join(old.class_names)} -> {', '.join(source.class_names)}"
     same = record.get("fingerprint") in (None, source.fingerprint)
-    return "" if same else f"as many, {before:,}, but with other names or contents"
+    return "" if same else f"still {before:,}, but with other names or contents"
 
 
 def resumed(folder: Path, config: Config) -> Config:
-    """Return the configuration with which an existing run in `folder` goes on.
+    """Return the configuration with which a run in `folder` begins, or goes on if it exists.
 
-    Keys that are newer than the run keep the values that mean what it did.
+    Keys that are newer than the run keep the values that mean what it did, and a warm-up that was
+    cut when the run began stays as long as it was.
     """
     path = folder / "config.json"
     if not path.exists() or not step_folders.complete(folder / "checkpoints"):
-        return config
-    return configuration.changed(config, configuration.as_it_was(read_json(path)["config"], config))
+        return configuration.with_shorter_warmup(config)
+    record = read_json(path)
+    kept = configuration.as_it_was(record["config"], config)
+    if record.get("warmup_given") == config.optimizer.warmup_steps:
+        kept["optimizer"] = {
+            **kept.get("optimizer", {}),
+            "warmup_steps": record["config"]["optimizer"]["warmup_steps"],
+        }
+    return configuration.changed(config, kept)
 
 
 def begin(
@@ -130,12 +141,14 @@ def begin(
     step: int,
     paced_steps: int | None = None,
     init: str = "",
+    warmup_given: int | None = None,
 ) -> None:
     """Write config.json, and add this session, which starts after `step` updates, to its list.
 
     Args:
         paced_steps: the number of steps that `train.minutes` was found to allow.
         init: the checkpoint whose weights a new run begins with.
+        warmup_given: the warm-up that the configuration asked for, before it was cut.
 
     Raises:
         UserError: the folder cannot be written.
@@ -155,6 +168,7 @@ def begin(
         "images": source.size,
         "fingerprint": source.fingerprint,
         "init": before.get("init", init),
+        "warmup_given": before.get("warmup_given", warmup_given),
         "paced_steps": paced_steps,
         "plugins": plugins_of(config),
         "sessions": [*before["sessions"], session],

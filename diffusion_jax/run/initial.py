@@ -40,16 +40,24 @@ def parse(init: str) -> tuple[Path, int | None]:
     return (as_path(path), int(step)) if colon and step.isdecimal() else (as_path(init), None)
 
 
+def recorded(folder: Path) -> str:
+    """Return the weights that a run's config.json says it began with; '' if there is no such."""
+    path = folder / "config.json"
+    return record.read_json(path).get("init", "") if path.exists() else ""
+
+
 def check_same(folder: Path, init: str) -> None:
-    """Refuse to resume a run with the weights of another one than it began with.
+    """Refuse to resume a run with an `--init` other than the one that it began with.
 
     Raises:
-        UserError: it began with other weights, or with newly drawn ones.
+        UserError: it began with other weights, or with random ones.
     """
-    before = record.read_json(folder / "config.json").get("init", "")
-    if before and parse(before)[0] == parse(init)[0]:
-        return
-    began = f"began with the weights of {before}" if before else "began with newly drawn weights"
+    before = recorded(folder)
+    if before:
+        (old, old_step), (new, new_step) = parse(before), parse(init)
+        if old.resolve() == new.resolve() and new_step in (None, old_step):
+            return
+    began = f"began with the weights of {before}" if before else "began with random weights"
     raise UserError(
         f"{folder} holds a run that {began}; choose another --workdir for --init={init}, or leave "
         "--init out to resume it"
@@ -59,7 +67,7 @@ def check_same(folder: Path, init: str) -> None:
 def weights(
     init: str, config: Config, diffusion: build.Diffusion, warn: Callable[[str], None]
 ) -> Weights:
-    """Read the weights of a run that fit another network.
+    """Read those weights of a run that fit the network of another one.
 
     Args:
         init: `RUN` or `RUN:STEP`; by default the newest intact checkpoint.
@@ -78,15 +86,16 @@ def weights(
     else:
         params = ema
         notes.append(
-            "it has no optimiser state, so parameters and average both begin as its average"
+            "that checkpoint has no optimiser state, so parameters and average both "
+            "start as its average"
         )
     wanted, have = _flat(diffusion.shapes), _flat(ema)
     fitting = {path for path, a in have.items() if path in wanted and wanted[path].shape == a.shape}
     if not fitting:
-        raise UserError(f"--init={init}: no array of that network fits this one")
+        raise UserError(f"--init={init}: none of that run's arrays fits this network")
     notes.append(_left_out(wanted, have, fitting))
     own, average = ({p: _flat(tree)[p] for p in fitting} for tree in (params, ema))
-    name = f"{folder}:{found}"
+    name = f"{folder.resolve()}:{found}"
     return Weights(own, average, diffusion.shapes, name, tuple(filter(None, notes)))
 
 
@@ -115,7 +124,7 @@ def _left_out(wanted: dict, have: dict, fitting: set) -> str:
     parts = [
         f"{counted(len(names), 'array')} {what} ({', '.join(names[:NAMED])}"
         f"{', ...' if len(names) > NAMED else ''})"
-        for names, what in ((new, "drawn anew"), (unused, "not used"))
+        for names, what in ((new, "initialised at random"), (unused, "not used"))
         if names
     ]
     return "; ".join(parts)

@@ -1,4 +1,4 @@
-"""The memory of a training step against what there is."""
+"""The memory that a training step needs, compared with what is free."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What comes before the first step: open the data, read them, and compile the step meanwhile."""
+"""Before the first step: open the data, and read it while the training step compiles."""
 
 import time
 from collections.abc import Callable

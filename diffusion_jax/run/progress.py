@@ -8,7 +8,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from diffusion_jax.errors import counted
+from diffusion_jax.errors import counted, printable
 from diffusion_jax.processes import cluster
 
 RATE_AFTER = 10.0  # seconds of training before its speed is printed
@@ -28,12 +28,17 @@ def output(progress: bool) -> tuple[Say, Say]:
 def say(line: str) -> None:
     """Print a line to stdout, on the first process."""
     if cluster.is_first():
-        print(line, flush=True)
+        print(printable_lines(line), flush=True)
+
+
+def printable_lines(text: str) -> str:
+    """Escape what is not printable, such as terminal codes in the name of a folder."""
+    return "\n".join(printable(line) for line in text.split("\n"))
 
 
 def warn(line: str) -> None:
     """Print a warning to stderr."""
-    print(f"warning: {line}", file=sys.stderr, flush=True)
+    print(f"warning: {printable(line)}", file=sys.stderr, flush=True)
 
 
 def _bar(quiet: bool, **options: Any) -> tqdm:
@@ -117,7 +122,7 @@ class ImageProgress:
         self._bar = _bar(quiet, total=num, desc=word, unit="image", bar_format=shown)
 
     def __call__(self, done: float) -> None:
-        """Show that this many images are done; in a batch, a part of the steps counts as a part."""
+        """Report the number of images done; a batch counts in proportion to its finished steps."""
         if done <= self._done:
             return
         self._bar.update(done - self._done)

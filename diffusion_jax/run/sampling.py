@@ -66,19 +66,21 @@ def steering(
 
 
 def class_number(label: int | str | None, diffusion: build.Diffusion) -> int | None:
-    """Return the number of a class that is given by name or number; a name comes first.
+    """Return the number of a class given by name or number; names take precedence.
 
     Raises:
         UserError: there is no class of this name.
     """
     names = diffusion.data.class_names
-    if label is None or isinstance(label, int):
-        return label
+    if label is None:
+        return None
+    if not isinstance(label, str):
+        return whole_number("label", label, -(2**31))
     if label in names:
         return names.index(label)
     if label.removeprefix("-").isdecimal():
         return int(label)  # its range is checked where the sampling method is built
-    known = f"the classes {', '.join(names[:20])}" if names else "no names of classes"
+    known = f"the classes {', '.join(names[:20])}" if names else "no class names; give a number"
     raise UserError(f"class {label}: the run has {known}")
 
 

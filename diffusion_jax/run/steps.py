@@ -12,9 +12,16 @@ from typing import Any
 import jax
 
 from diffusion_jax import build
-from diffusion_jax.configuration import Config, changed, load, stretched
+from diffusion_jax.configuration import (
+    Config,
+    changed,
+    load,
+    stretched,
+    with_shorter_warmup,
+)
 from diffusion_jax.data.arrays import from_arrays
 from diffusion_jax.data.dataset import Dataset, Source, loaded
+from diffusion_jax.data.sources import part_of
 from diffusion_jax.devices import sharding
 from diffusion_jax.errors import Diverged, UserError
 from diffusion_jax.models.packing import unpack_on_host
@@ -98,8 +105,9 @@ def started(config: Config, own: Source | None, init: str = "") -> Iterator[tupl
         if line:
             warnings.warn(line, stacklevel=4)
 
+    given, config = config.optimizer.warmup_steps, with_shorter_warmup(config)
     source, diffusion = open_data(config, own, warn)
-    warn(warmup_change(config))
+    warn(warmup_change(given, config))
     weights = initial.weights(init, config, diffusion, warn) if init else None
     return _steps(config, source, diffusion, weights, began)
 
@@ -161,7 +169,8 @@ def configured(
             f"level, pass levels={highest + 1}",
             stacklevel=3,
         )
-    return changed(given, {"data": {"name": "arrays", "dir": ""}}), loaded(dataset)
+    own = part_of(loaded(dataset), "arrays", given.data.split, given.data.holdout)
+    return changed(given, {"data": {"name": "arrays", "dir": ""}}), own
 
 
 def load_data(config: str | Config, split: str | None = None) -> Dataset:

@@ -3,6 +3,7 @@
 import time
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -59,17 +60,21 @@ def train_in_folder(
     say, warn = output(progress)
 
     def once(line: str) -> None:
-        if line:
-            cluster.on_first_process(lambda: warn(line))
+        if line and cluster.is_first():
+            warn(line)
 
     folder.check_writable(workdir)
+    warmup = config.optimizer.warmup_steps
     config = folder.resumed(workdir, config)
     source, diffusion = open_data(config, given_source, once)
     with ExitStack() as stack:
         done = cluster.on_first_process(lambda: _claim(workdir, config, source, init, stack, warn))
         weights = None
         if done is None:
-            once(warmup_change(config))
+            once(warmup_change(warmup, config))
+            if given_source is None and (line := no_test_split(config, source)):
+                say(line)
+            init = init or initial.recorded(workdir)  # of a run that ended before its first save
             weights = initial.weights(init, config, diffusion, once) if init else None
         given, paced = config, None
         if config.train.minutes:
@@ -83,7 +88,17 @@ def train_in_folder(
             return
         prepared = _prepared(config, source, diffusion, done is None, say, once)
         cluster.on_first_process(
-            lambda: _begin(workdir, given, source, done, paced, weights.name if weights else "")
+            lambda: _begin(
+                workdir,
+                given,
+                source,
+                done,
+                {
+                    "paced_steps": paced,
+                    "init": weights.name if weights else "",
+                    "warmup_given": warmup,
+                },
+            )
         )
         about, keep = build.about(config, diffusion), _keep(config)
         checkpoints = Checkpoints(workdir / "checkpoints", about, keep, warn)
@@ -116,8 +131,6 @@ def _prepared(
 ) -> Prepared:
     """Read the data and compile the step, and say what is going on."""
     say(run_line(config, source.size, diffusion))
-    if fresh and (line := no_test_split(config, source)):
-        say(line)
     reading = "" if config.data.stream else f"reading {counted(source.size, 'image')} and "
     say(f"{reading}compiling the training step ...")
     prepared = read_and_compile(config, source, build.training(config, diffusion), fresh)
@@ -180,10 +193,10 @@ def _claim(
 
 
 def _begin(
-    workdir: Path, config: Config, source: Source, done: int | None, paced: int | None, init: str
+    workdir: Path, config: Config, source: Source, done: int | None, once: dict[str, Any]
 ) -> None:
     step_folders.set_aside(workdir / "checkpoints", done)
-    folder.begin(workdir, config, source, done or 0, paced, init)
+    folder.begin(workdir, config, source, done or 0, **once)
 
 
 def plan(config: Config) -> LoopPlan:

@@ -60,6 +60,12 @@ def _own_bytes(stats: dict[str, int]) -> float:
     return stats.get("bytes_limit", math.inf) - stats.get("bytes_in_use", 0)
 
 
+def _cached_files(stat: str) -> int:
+    """Return the bytes of files that are cached in memory, and make room when it is needed."""
+    counts = dict(line.split() for line in stat.splitlines())
+    return sum(int(counts.get(name, 0)) for name in ("active_file", "inactive_file"))
+
+
 def _system_bytes() -> float:
     """Return the memory available without swapping, within the container's limit if it has one."""
     import psutil
@@ -68,6 +74,7 @@ def _system_bytes() -> float:
     try:
         names = ("memory.max", "memory.current")
         limit, used = (int((CONTAINER / name).read_text()) for name in names)
+        used -= _cached_files((CONTAINER / "memory.stat").read_text())
     except (OSError, ValueError):  # no container, or "max": no limit
         return free
     return min(free, limit - used)

@@ -64,9 +64,8 @@ def make_generate(method: Method, layout: Shardings, most: int) -> Generate:
     It yields the images with indices `wanted`, ascending; image i depends only on the seed and i.
     All batches have one size n, and batch k covers the indices k n .. (k + 1) n - 1. So a later
     command with the same n draws missing images in the same batches as an earlier one.
-    `progress` is called with the number of images done, a part of a batch's steps as a part of its
-    images. Frames are kept
-    for indices below `watch`.
+    `progress` is called with the number of images done, in which a batch counts in proportion to
+    its finished steps. Frames are kept for indices below `watch`.
 
     Args:
         layout: shardings of parameters and images.

@@ -15,8 +15,8 @@ LARGEST_CHURN = math.sqrt(2.0) - 1.0  # Karras et al. 2022, algorithm 2
 def heun() -> Sampler:
     """Build Heun's second-order method (Karras et al. 2022, algorithm 1).
 
-    It makes two network calls per move, but only one for the last move and for one from pure noise,
-    where x / signal is infinite: the Euler step's limit is DDIM's.
+    It makes two network calls per move, but only one for the last move and for a move from pure
+    noise, where x / signal is infinite and the Euler step's limit is a DDIM step.
     """
     return edm(churn=0.0)
 

@@ -59,7 +59,7 @@ def train(state: TrainState, plan: LoopPlan, hooks: Hooks) -> TrainState:
             if unreadable is not None:
                 _finish(step, hooks)
                 raise UserError(
-                    f"{unreadable}; step {step} is saved; if the images have changed, resume with "
+                    f"{unreadable}; step {step} is saved; if you change the images, resume with "
                     "--config.data.changed=allow"
                 )
             if stop and not last:

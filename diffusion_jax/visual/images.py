@@ -21,7 +21,7 @@ def to_uint8(x: np.ndarray) -> np.ndarray:
 
 
 def as_pictures(images: np.ndarray) -> np.ndarray:
-    """Return images that can be shown: others than grey, RGB and RGBA as one grey tile a channel.
+    """Return images that can be shown; any not grey, RGB or RGBA as one grey tile per channel.
 
     Args:
         images: uint8 `[n, h, w, c]`.
@@ -64,8 +64,7 @@ def labelled_grid(images: np.ndarray, labels: np.ndarray, names: Sequence[str] =
     Args:
         images: uint8 `[n, h, w, c]`.
         labels: `[n]`.
-        names: of the classes; without them, and if the font lacks its letters, a class has its
-            number.
+        names: of the classes; a class without a name in printable ASCII is labelled by its number.
     """
     images = as_pictures(images)
     classes, counts = np.unique(labels, return_counts=True)
