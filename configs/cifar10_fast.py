@@ -13,7 +13,7 @@ from diffusion_jax.configuration import default_config
 
 
 def get_config() -> ConfigDict:
-    """Return the paper's network on a log-SNR schedule, without dropout; 50 calls per image."""
+    """Return DDPM's network on a log-SNR schedule, without dropout; 50 calls per image."""
     config = default_config()
     config.name = "cifar10_fast"
     config.schedule.name = "log_snr"

@@ -1,6 +1,7 @@
-"""All keys, with the values of DDPM's CIFAR-10 recipe (Ho et al. 2020, appendix B).
+"""All keys with their defaults: DDPM's network and optimiser on CIFAR-10, otherwise our choices.
 
-The other files start from this one. Keys are locked: a misspelt one is an error.
+configs/ddpm.py is DDPM's run as published. The other files start from this one. Keys are locked: a
+misspelt one is an error.
 """
 
 from ml_collections import ConfigDict

@@ -24,6 +24,7 @@ SCHEDULES = {
     "cosine": schedules.cosine(STEPS),
     "log_snr": schedules.log_snr_linear(STEPS, 256),
 }
+DIAGONAL = ("learned_diagonal", "learned_log_variance")
 FIXED = [name for name in VARIANCES if not is_learned(name)]
 MEAN, VAR = 0.1, 0.2
 DATA = exact.gaussian(MEAN, VAR)
@@ -226,12 +227,23 @@ def test_learned_variances_span_the_fixed_ones():
 @pytest.mark.parametrize("variance", VARIANCES)
 def test_the_decoder_has_its_own_variance(variance):
     schedule = SCHEDULES["log_snr"]
-    own, clipped = (reverse_process(schedule, variance, name).log_var for name in DECODERS)
+    names = ("first_noise", "clipped")
+    own, clipped = (reverse_process(schedule, variance, name).log_var for name in names)
     np.testing.assert_allclose(np.exp(own.offset[0]), schedule.noise[0] ** 2)
     posterior = moves.single_steps(schedule).posterior_var
     np.testing.assert_allclose(np.exp(clipped.offset[0]), posterior[1])
     np.testing.assert_array_equal(own.offset[1:], clipped.offset[1:])
-    assert own.span[0] == (1.0 if variance == "learned_diagonal" else 0.0)
+    assert own.span[0] == (1.0 if variance in DIAGONAL else 0.0)
+
+
+def test_a_decoder_with_a_range_needs_a_learned_variance():
+    schedule = SCHEDULES["linear"]
+    first = reverse_process(schedule, "learned_range", "clipped_range").log_var
+    ends = [DECODERS[name](schedule) for name in ("clipped", "first_noise")]
+    for output, end in zip((-1.0, 1.0), ends, strict=True):
+        assert np.exp(first.offset[0] + output * first.span[0]) == pytest.approx(end)
+    with pytest.raises(ValueError, match="'clipped_range' needs a learned variance"):
+        reverse_process(schedule, "fixed_small", "clipped_range")
 
 
 def test_the_clipped_decoder_breaks_the_bound_on_log_snr_schedules():

@@ -318,7 +318,7 @@ def test_sampling_takes_no_more_steps_than_there_are():
         ("prediction", "noise", r"config.prediction 'noise'; known: eps, mean"),
         ("variance", "big", r"known: fixed_large, fixed_small"),
         ("weight", "none", r"known: bound"),
-        ("timesteps", "none", r"known: importance, stratified, uniform"),
+        ("timesteps", "none", r"known: importance, loss_second_moment, stratified, uniform"),
         ("model.multipliers", "1,2,2,2,2", r"image size 8x8 is not divisible by 16"),
         ("model.multipliers", "0,1", r"model.multipliers is \(0, 1\)"),
         ("model.blocks", "-1", r"model.blocks is -1"),

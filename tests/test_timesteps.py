@@ -15,7 +15,7 @@ from diffusion_jax.core.timesteps import (
 )
 
 STEPS = 10
-FLAT = [name for name in TIMESTEPS if name != "importance"]
+FLAT = ["stratified", "uniform"]
 
 
 def draw(name, key, index, batch, steps):
@@ -154,6 +154,25 @@ def test_losses_are_averaged_up_to_the_tenth():
     several = remember(history._replace(count=jnp.array([6, 7])), jnp.array([0, 1] * 4), 1.0)
     np.testing.assert_allclose(several.square, [0.6 * 4.0 + 0.4, 0.9**4 * 3.0 + 1.0], rtol=1e-6)
     np.testing.assert_array_equal(count, [10, 11])
+
+
+def test_the_last_ten_losses_of_every_step_are_kept():
+    """Against a list per step, batch after batch, some with more than ten losses of one step."""
+    timesteps, rng = TIMESTEPS["loss_second_moment"](STEPS), np.random.default_rng(0)
+    history, known = timesteps.init(), [[] for _ in range(STEPS)]
+    for _ in range(12):
+        t, loss = rng.integers(0, STEPS, 40) % (rng.integers(STEPS) + 1), rng.random(40)
+        history = timesteps.update(history, jnp.asarray(t), jnp.asarray(loss))
+        for each, number in zip(t, loss, strict=True):
+            known[each].append(number)
+    for row, count, losses in zip(*history, known, strict=True):
+        assert int(count) == len(losses)
+        np.testing.assert_allclose(np.sort(row)[::-1][: len(losses)], sorted(losses[-10:])[::-1])
+    t = jnp.tile(jnp.arange(STEPS), 10)
+    history = timesteps.update(history, t, 1.0 + t)  # all known now: in proportion to 1 + t
+    drawn, weight = timesteps.draw(history, jax.random.key(0), jnp.arange(64), 64)
+    p = 0.999 * (1.0 + drawn) / 55.0 + 0.001 / STEPS
+    np.testing.assert_allclose(weight, 1.0 / (STEPS * p), rtol=1e-5)
 
 
 def test_counts_stay_small():

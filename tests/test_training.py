@@ -11,11 +11,13 @@ from tiny import Tiny
 
 from diffusion_jax.checkpoints.storage import SavedLosses
 from diffusion_jax.core.keys import Stream, stream_key
+from diffusion_jax.core.timesteps import TIMESTEPS
 from diffusion_jax.training.history import Mean
 from diffusion_jax.training.hooks import Profiler
 from diffusion_jax.training.optimizer import DECAYS, learning_rate, optimizer
 from diffusion_jax.training.report import MetricsWriter
-from diffusion_jax.training.step import accumulated, ema_decay_at
+from diffusion_jax.training.state import create
+from diffusion_jax.training.step import Batch, Losses, accumulated, ema_decay_at, make_step
 
 # Everything the state can hold: a learned variance, and the memory of how t is drawn.
 BOUND = {"loss": "bound", "variance": "learned_range", "timesteps": "importance"}
@@ -87,6 +89,21 @@ def test_ema_warms_up():
     assert decays[-1] == pytest.approx(0.999)
     # After n updates the start's share is the product of the decays: gone early in a short run.
     assert np.prod(decays[:50]) < 1e-8
+
+
+def test_the_average_without_warmup():
+    """Its decay is the same from the first update on, which an average of a copy starts from."""
+    adam, drawing = optimizer(lambda _: 0.1, 0.9, 0.999, 1e-8, 0.0, 0.0), TIMESTEPS["uniform"](10)
+
+    def loss(params, memory, step, batch):
+        return jnp.sum(params), Losses(jnp.zeros(1, jnp.int32), jnp.zeros(1))
+
+    state = create(jnp.ones(1), adam, drawing)
+    for warmup, decay in ((True, 0.1), (False, 0.75)):
+        step = make_step(loss, drawing, adam, lambda _: 0.1, 0.75, ema_warmup=warmup)
+        after, _ = step(state, Batch(0, 0, 0))
+        np.testing.assert_allclose(after.params, 0.9, rtol=1e-6)
+        np.testing.assert_allclose(after.ema, decay + (1.0 - decay) * 0.9, rtol=1e-6)
 
 
 @pytest.mark.parametrize("decay", DECAYS)

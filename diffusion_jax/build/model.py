@@ -140,7 +140,7 @@ def diffusion(config: Config, data: DataSpec) -> Diffusion:
     try:
         reverse = reverse_process(noising, variance, chosen(config, "decoder"))
     except ValueError as error:
-        raise UserError(f"config.schedule.steps is {noising.steps}: {error}") from error
+        raise UserError(f"config.decoder on {noising.steps} steps: {error}") from error
     outputs = data.shape[-1] * (2 if is_learned(variance) else 1)
     model = chosen_network(config, outputs)
     _check_call(config.model.name, model, data.shape)

@@ -97,5 +97,6 @@ def training(config: Config, diffusion: Diffusion) -> Training:
             rate,
             config.ema.decay,
             config.train.accumulate,
+            ema_warmup=config.ema.warmup,
         ),
     )

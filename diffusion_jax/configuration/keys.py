@@ -130,7 +130,8 @@ DECLARED: dict[str, Key] = {
     ),
     "decoder": Key(
         "first_noise",
-        "variance of the step onto the data: 1 - alpha_bar of the first step, or as in DDPM's code",
+        "variance of the step onto the data: 1 - alpha_bar of the first step; `clipped` as in "
+        "DDPM's code, `clipped_range` as in Improved DDPM's, `unit` for `learned_log_variance`",
     ),
     "loss": Key(
         "weighted",
@@ -140,7 +141,8 @@ DECLARED: dict[str, Key] = {
     "weight": Key("simple", "weight of the squared error"),
     "timesteps": Key(
         "stratified",
-        "how t is drawn; `importance` draws it in proportion to the root of its mean squared loss",
+        "how t is drawn; `importance` draws it in proportion to the root of its mean squared loss, "
+        "`loss_second_moment` too, exactly as in Improved DDPM's code",
     ),
     "model.name": Key("unet", "the network; the other keys of this group are its fields"),
     "optimizer.learning_rate": Key(2e-4, "largest learning rate", 0.0),
@@ -156,9 +158,8 @@ DECLARED: dict[str, Key] = {
     "optimizer.eps": Key(1e-8, "Adam's epsilon", 0.0),
     "optimizer.weight_decay": Key(0.0, "decoupled weight decay, as in AdamW", 0.0),
     "optimizer.clip_norm": Key(1.0, "largest global gradient norm; 0 does not clip", 0.0),
-    "ema.decay": Key(
-        0.9999, "decay of the averaged parameters, at most (1 + n)/(10 + n) after n steps", 0.0, 1.0
-    ),
+    "ema.decay": Key(0.9999, "decay of the averaged parameters", 0.0, 1.0),
+    "ema.warmup": Key(True, "limit that decay to (1 + n)/(10 + n) after n steps"),
     "train.steps": Key(800_000, "length of the run", 1, LARGEST),
     "train.minutes": Key(
         0.0,

@@ -20,7 +20,8 @@ schedules, samplers, networks and the other tables. `python train.py --keys` pri
 `--keys=model` those of one group.
 
 Set a key on the command line with `--config.key=value`. Keys are locked: a misspelt key is an error
-that names the nearest one. The defaults are DDPM's CIFAR-10 recipe, `configs/default.py`.
+that names the nearest one. The defaults, `configs/default.py`, are DDPM's network and optimiser on
+CIFAR-10 with our own choices elsewhere; `configs/ddpm.py` is DDPM's run as published.
 """
 RESUMING = """\
 ## What may change when a run resumes

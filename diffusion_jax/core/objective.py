@@ -110,12 +110,16 @@ def weighted(model: Model, output: jax.Array, x0, eps, t) -> jax.Array:
     return _weighted(model, split_output(output, x0)[0], x0, eps, t)
 
 
-def bound(model: Model, output: jax.Array, x0, eps, t) -> jax.Array:
+def bound(model: Model, output: jax.Array, x0, eps, t, bound_per_step: bool = False) -> jax.Array:
     """Compute T times one term of the bound in bits/dim, to train means and variances alike.
 
     (Ho et al. 2020, eq. 5.)
+
+    Args:
+        bound_per_step: divide by T, as in Ho et al.'s code; `optimizer.clip_norm` depends on it.
     """
-    return _bound_bits(model, *split_output(output, x0), x0, eps, t)
+    bits = _bound_bits(model, *split_output(output, x0), x0, eps, t)
+    return bits / model.meaning.schedule.steps if bound_per_step else bits
 
 
 def hybrid(model: Model, output: jax.Array, x0, eps, t) -> jax.Array:

@@ -1,7 +1,8 @@
 """The forward process, its posterior, and the model's reverse process.
 
 To add a variance: write a function from `Moves` to a `LogVariance` and add its line to `VARIANCES`;
-to add a decoder: write a function from a `Schedule` to a variance and add its line to `DECODERS`.
+to add a decoder: write a function from a `Schedule` to a variance, or to the two ends of a learned
+range of variances, and add its line to `DECODERS`.
 Their other arguments are keys at the top level of a configuration.
 """
 
@@ -92,7 +93,7 @@ def learned_range(row: Moves) -> LogVariance:
     """Interpolate between the fixed variances on a log scale: -1 gives the small one, +1 the large.
 
     log var = v log beta_t + (1 - v) log beta~_t, v = (output + 1)/2 (Nichol & Dhariwal 2021,
-    eq. 15); the decoder's variance stays fixed.
+    eq. 15). The decoder's variance stays fixed unless the decoder is `clipped_range`.
     """
     low, high = np.log(_smallest(row)), np.log(row.forward_var)
     return LogVariance(0.5 * (low + high), 0.5 * (high - low))
@@ -103,11 +104,20 @@ def learned_diagonal(row: Moves) -> LogVariance:
     return LogVariance(np.log(row.forward_var), np.ones_like(row.forward_var))
 
 
+def learned_log_variance(row: Moves) -> LogVariance:
+    """Learn any diagonal: the output is the log-variance itself, as in Ho et al. 2020's code.
+
+    A new network, whose output is 0, starts from the variance 1. With it goes the decoder `unit`.
+    """
+    return LogVariance(np.zeros_like(row.forward_var), np.ones_like(row.forward_var))
+
+
 VARIANCES: dict[str, Callable[..., LogVariance]] = {
     "fixed_small": fixed_small,
     "fixed_large": fixed_large,
     "learned_range": learned_range,
     "learned_diagonal": learned_diagonal,
+    "learned_log_variance": learned_log_variance,
 }
 
 
@@ -133,7 +143,25 @@ def _clipped(schedule: Schedule) -> float:
     return float(single_steps(schedule).posterior_var[1])
 
 
-DECODERS: dict[str, Callable[..., float]] = {"first_noise": _first_noise, "clipped": _clipped}
+def _clipped_range(schedule: Schedule) -> tuple[float, float]:
+    """Learn the variance between `clipped` and `first_noise`, as in Nichol & Dhariwal 2021's code.
+
+    An output of -1 gives the smaller, +1 the larger. It needs a variance that is learned.
+    """
+    return _clipped(schedule), _first_noise(schedule)
+
+
+def _unit(schedule: Schedule) -> float:
+    """Return 1: with `learned_log_variance`, the output is the decoder's log-variance too."""
+    return 1.0
+
+
+DECODERS: dict[str, Callable[..., float | tuple[float, float]]] = {
+    "first_noise": _first_noise,
+    "clipped": _clipped,
+    "clipped_range": _clipped_range,
+    "unit": _unit,
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,11 +200,17 @@ def reverse_process(
         decoder: a name in `DECODERS`, or a function like its entries.
 
     Raises:
-        ValueError: the schedule has too few steps for the decoder.
+        ValueError: the schedule has too few steps for the decoder, or the decoder needs a learned
+            variance.
     """
     row = single_steps(schedule)
     log_var = entry(VARIANCES, variance)(row)
-    log_var.offset[0] = np.log(entry(DECODERS, decoder)(schedule))
+    ends = np.log(entry(DECODERS, decoder)(schedule))
+    log_var.offset[0] = np.mean(ends)
+    if ends.ndim:
+        if not is_learned(variance):
+            raise ValueError(f"decoder '{decoder}' needs a learned variance, such as learned_range")
+        log_var.span[0] = 0.5 * (ends[1] - ends[0])
     return ReverseProcess(schedule, row, log_var)
 
 

@@ -119,8 +119,45 @@ def importance(steps: int) -> Timesteps:
     return Timesteps(init, draw, remember)
 
 
+class LastLosses(NamedTuple):
+    """The last losses of every step `[T, MEMORY]`, as a ring, and the number seen `[T]`."""
+
+    loss: jax.Array
+    count: jax.Array
+
+
+def remember_last(history: LastLosses, t: jax.Array, loss: jax.Array) -> LastLosses:
+    """Put the losses of a batch, in the order of its images, in the place of the oldest."""
+    same = t[:, None] == t
+    earlier = jnp.sum(jnp.tril(same, -1), 1)  # images before this one with the same t
+    lasting = jnp.sum(jnp.triu(same, 1), 1) < MEMORY  # not replaced within this batch
+    place = (history.count[t] + earlier) % MEMORY
+    row = jnp.where(lasting, t, len(history.count))  # out of range: dropped
+    kept = history.loss.at[row, place].set(loss, mode="drop")
+    return LastLosses(kept, history.count.at[t].add(1))
+
+
+def loss_second_moment(steps: int) -> Timesteps:
+    """Draw t in proportion to the root mean square of its last ten losses, each t independently.
+
+    It is `importance` exactly as in Nichol & Dhariwal 2021's code, and varies more.
+    """
+
+    def draw(history, key, index, batch):
+        p = probabilities(LossHistory(jnp.mean(jnp.square(history.loss), 1), history.count))
+        u = image_uniform(image_keys(key, index))
+        t = jnp.minimum(jnp.searchsorted(jnp.cumsum(p), u, side="right"), steps - 1)
+        return Drawn(t, 1.0 / (steps * p[t]))
+
+    def init():
+        return LastLosses(jnp.zeros((steps, MEMORY)), jnp.zeros(steps, jnp.int32))
+
+    return Timesteps(init, draw, remember_last)
+
+
 TIMESTEPS: dict[str, Callable[..., Timesteps]] = {
     "stratified": stratified,
     "uniform": uniform,
     "importance": importance,
+    "loss_second_moment": loss_second_moment,
 }

@@ -26,15 +26,18 @@ def _diffuse(moves: Moves, rate: float, rescale) -> Stage:
     return Stage(rows, rescale * signal, rescale * noise, np.ones(len(moves.t), bool))
 
 
-def langevin(langevin_steps: int = 1, langevin_rate: float = 0.1) -> Sampler:
+def langevin(
+    langevin_steps: int = 1, langevin_rate: float = 0.1, langevin_denoise: bool = True
+) -> Sampler:
     """Run annealed Langevin dynamics: several steps at each level of the grid in turn.
 
     delta = langevin_rate noise^2, as in Song & Ermon 2019, algorithm 1; x is rescaled where the
-    signal changes, unless x is pure noise, and the last network call removes the remaining noise.
+    signal changes, unless x is pure noise.
 
     Args:
         langevin_steps: Langevin steps at each noise level.
         langevin_rate: size of a step over noise^2, between 0 and 4, above which it is unstable.
+        langevin_denoise: remove the remaining noise by one more network call, unlike Song & Ermon.
     """
     _check(langevin_steps, langevin_rate)
 
@@ -47,8 +50,10 @@ def langevin(langevin_steps: int = 1, langevin_rate: float = 0.1) -> Sampler:
         )
         stages = [_diffuse(moves, langevin_rate, 1.0)] * (langevin_steps - 1)
         stages.append(_diffuse(moves, langevin_rate, onward))
-        clean = single_stage(moves, table(moves.t, 0.0, [1.0]))
-        return Plan(grid, interleave([*stages, clean._replace(taken=moves.s < 0)]))
+        if langevin_denoise:
+            clean = single_stage(moves, table(moves.t, 0.0, [1.0]))
+            stages.append(clean._replace(taken=moves.s < 0))
+        return Plan(grid, interleave(stages))
 
     return linear_sampler(plan)
 

@@ -99,12 +99,14 @@ def make_loss(
     return batch_loss
 
 
-def ema_decay_at(step: jax.Array, decay: float) -> jax.Array:
+def ema_decay_at(step: jax.Array, decay: float, warmup: bool = True) -> jax.Array:
     """Return the EMA decay after `step` updates: min(decay, (1 + step)/(10 + step)).
 
     The smaller decay of the first steps keeps the average of a short run close to its parameters.
+    Without `warmup` it is `decay` from the first update on.
     """
-    return jnp.minimum(decay, (1.0 + step) / (10.0 + step))
+    ramp = (1.0 + step) / (10.0 + step)
+    return jnp.minimum(decay, ramp) if warmup else jnp.full_like(ramp, decay)
 
 
 def accumulated(loss: Loss, pieces: int) -> Callable[..., tuple[tuple[jax.Array, Losses], Any]]:
@@ -143,6 +145,7 @@ def make_step(
     rate: optax.Schedule,
     ema_decay: float,
     pieces: int = 1,
+    ema_warmup: bool = True,
     axis_name: str | None = None,
     whole: Callable[[Any], Any] = lambda params: params,
 ) -> Step:
@@ -153,6 +156,7 @@ def make_step(
     Args:
         rate: the learning rate of `optimizer` by the number of updates, for the metrics.
         pieces: number of pieces that the batch is split into, see `accumulated`.
+        ema_warmup: see `ema_decay_at`.
         axis_name: the mapped axis that gradients are averaged over (`pmap` only; under `jit` the
             batch is one array, so its mean already covers all devices).
         whole: `(params) -> params`, gathers split parameters on every device.
@@ -177,7 +181,8 @@ def make_step(
         params, grads, opt_state = materialized((params, grads, state.opt_state))
         _, moved = optimizer.update(grads, opt_state, state.params)
         updated = state.step - state.skipped.in_all
-        ema = optax.incremental_update(params, state.ema, 1.0 - ema_decay_at(updated, ema_decay))
+        decay = ema_decay_at(updated, ema_decay, ema_warmup)
+        ema = optax.incremental_update(params, state.ema, 1.0 - decay)
         skipped = kept(
             state.skipped._replace(in_a_row=jnp.zeros_like(state.skipped.in_a_row)),
             jax.tree.map(lambda n: n + 1, state.skipped),
