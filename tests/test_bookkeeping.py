@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from toys import ordinary
 
 from diffusion_jax.core import bound, gaussian, schedules
 from diffusion_jax.core.process import VARIANCES, is_learned, q_sample, reverse_process
@@ -56,6 +57,22 @@ def test_the_terms_are_those_of_the_bound_and_add_up_to_it(levels, decoder):
     np.testing.assert_allclose(account.fit, entropy - terms.reconstruction, rtol=1e-5, atol=1e-5)
     # The fit, which Sohl-Dickstein et al. 2015 set to zero, is nats per image.
     assert np.abs(account.fit).mean() > 0.1
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        *(pytest.param(ordinary(name, 100), id=name) for name in schedules.SCHEDULES),
+        pytest.param(schedules.zero_terminal(ordinary("cosine", 100)), id="zero_terminal"),
+    ],
+)
+def test_bookkeeping_is_the_bound_on_every_schedule(schedule):
+    """With the exact denoiser, whatever prior the schedule ends in."""
+    reverse, denoise = reverse_process(schedule, "fixed_large"), exact.denoiser(schedule, DATA)
+    keys = jax.random.split(jax.random.key(4), 9)
+    terms = bound.bound_nats(reverse, denoise, None, keys, X0[:9])
+    account = bookkeeping.bookkeeping(schedule, X0[:9], terms)
+    np.testing.assert_allclose(account.total, terms.total, rtol=2e-5, atol=5e-5)
 
 
 def test_the_fit_vanishes_only_if_the_decoder_inverts_the_first_step():

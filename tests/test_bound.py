@@ -246,8 +246,8 @@ def test_a_decoder_with_a_range_needs_a_learned_variance():
         reverse_process(schedule, "fixed_small", "clipped_range")
 
 
-def test_the_clipped_decoder_breaks_the_bound_on_log_snr_schedules():
-    """The first step's noise is far larger than the second's: nats per dimension are lost."""
+def test_the_clipped_decoder_makes_the_bound_large_on_log_snr_schedules():
+    """It stays a bound. The first step's noise is far larger than the second's: nats are lost."""
     schedule = schedules.log_snr_linear(1000, 256)
     first = [
         expected_terms(reverse_process(schedule, "fixed_large", name))[0]

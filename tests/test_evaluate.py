@@ -75,9 +75,21 @@ def test_trajectories_and_the_ode_stand_beside_the_bound(whole):
     assert ode["probes"] == 4
     assert ode["stderr_of_probes"] > 0.0
     assert np.isfinite(ode["mean"])
+    assert 0.0 < abs(ode["discretisation_error"]) < 1.0
     # Like with like: the bound of the same dequantised data, with a continuous decoder.
     assert ode["bound"]["total"]["stderr"] > 0.0
     assert ode["bound"]["total"]["mean"] != report["bits_per_dim"]["total"]["mean"]
+
+
+def test_the_summary_tells_the_odes_error(whole):
+    report, _ = whole
+    last = evaluate._summary("test", report).splitlines()[-1]
+    assert last == (
+        f"ODE with --ode=10: {report['ode']['mean']:.4f} bits/dim, of which about "
+        f"{report['ode']['discretisation_error']:+.4f} is the error of so few steps"
+    )
+    report = {**report, "ode": {**report["ode"], "steps": 1, "discretisation_error": None}}
+    assert evaluate._summary("test", report).endswith(" bits/dim")
 
 
 def test_pictures_lie_beside_the_report(whole):

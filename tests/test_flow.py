@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from diffusion_jax.core import flow, gaussian, schedules
+from diffusion_jax.evaluation import report
 from diffusion_jax.truth import exact
 
 # Far enough into the noise that q(x_T) is N(0, I) for all that can be seen here.
@@ -38,6 +39,14 @@ def test_the_error_falls_with_the_square_of_the_step():
     assert 1.6 < np.log2(middle / fine) < 2.6
 
 
+def test_half_the_steps_tell_the_error():
+    """Few steps flatter; how much, the difference to half of them says."""
+    fine, coarse = error_of(60, X[:200]), error_of(30, X[:200])
+    estimate = report.discretisation_error(fine, coarse, 60)
+    assert fine.mean() < 0.0
+    assert 0.95 < estimate.mean() / fine.mean() < 1.25
+
+
 def field(x):
     """Every image's value a function of that image alone."""
     root = jnp.array([[0.3, 1.0, 0.2], [-0.4, 0.1, 0.5], [0.7, 0.2, -0.6]])
@@ -62,6 +71,17 @@ def test_hutchinson_is_unbiased_with_an_honest_spread():
     assert abs(traces.mean() - exactly) < 4.0 * traces.std() / np.sqrt(traces.size)
     # Two probes of one image are independent.
     assert abs(np.corrcoef(traces)[0, 1]) < 0.08
+
+
+def test_probes_work_in_double_precision():
+    with jax.enable_x64(True):
+        x = jnp.array([[0.4, -0.8, 1.3]], jnp.float64)
+        probes = flow.rademacher_probes(jax.random.split(jax.random.key(2), 1), 5, (3,))
+        _, traces = flow.hutchinson(probes)(field, x)
+        jacobian = jax.jacobian(lambda each: field(each[None])[0])(x[0])
+        expected = jnp.einsum("pi,ij,pj->p", probes[:, 0], jacobian, probes[:, 0])
+        assert traces.dtype == jnp.float64
+        np.testing.assert_allclose(traces[:, 0], expected, rtol=1e-12)
 
 
 def test_hutchinsons_likelihood_agrees_with_the_exact_one():

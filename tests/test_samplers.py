@@ -88,6 +88,27 @@ def test_order_of_convergence(name, low, high):
     assert low < np.mean(slopes(name)) < high
 
 
+@pytest.mark.parametrize(
+    ("schedule", "low", "high"),
+    [(SCHEDULE, 2.9, 4.0), (EXPLODING, 1.9, 2.1)],
+    ids=["preserving", "exploding"],
+)
+def test_the_first_move_costs_the_third_order_on_exploding_schedules(schedule, low, high):
+    """From 320 to 1280 steps; Gaussian data, whose flow scales x by its standard deviation."""
+
+    def end_std(steps):
+        grid = schedules.uniform_log_snr(schedule, steps + 1)
+        plan = make("dpmpp_3m").plan(grid, descent(grid))
+        return np.sqrt(chain_moments(plan, grid.scale[-1])[1])
+
+    var = np.square(schedule.signal) * VAR + np.square(schedule.noise)
+    flow = schedule.scale[-1] * np.sqrt(var[0] / var[-1])  # at the first level
+    truth = flow * schedule.signal[0] * VAR / var[0]  # the last move takes its denoised mean
+    errors = [abs(end_std(steps) - truth) for steps in (320, 640, 1280)]
+    orders = -np.diff(np.log2(errors))
+    assert np.all((low < orders) & (orders < high)), orders
+
+
 def test_ddim_at_eta_one_is_ancestral_sampling():
     with jax.enable_x64(True):
         keys, shape = keys_of(50), (2, 2, 1)

@@ -16,6 +16,7 @@ from toys import (
     keys_of,
     ks_distance,
     make,
+    ordinary,
 )
 
 from diffusion_jax.core import gaussian, schedules
@@ -37,11 +38,6 @@ FINE = zero_terminal(schedules.log_snr_linear(1000, 17))
 PART = FINE.take(np.append(np.arange(0, 999, 5), 999))
 COARSE = zero_terminal(schedules.cosine(60))
 METHODS = [*STOCHASTIC, *((name, {}) for name in ("ddim", "heun", "dpmpp_2m", "dpmpp_3m"))]
-
-
-def ordinary(name, steps):
-    arguments = {"betas": [np.linspace(1e-4, 0.02, steps)], "log_snr": [steps, 256]}
-    return SCHEDULES[name](*arguments.get(name, [steps]))
 
 
 def finite(tree):

@@ -164,5 +164,5 @@ def test_a_run_trains_samples_and_evaluates():
         run, data, 2, 2, wanted, lambda name: ImageProgress(2, name, quiet=True)
     )
     assert finite(results)
-    assert set(results) == {"bound", "bound_dequantised", "trajectory", "ode"}
+    assert set(results) == {"bound", "bound_dequantised", "trajectory", "ode", "ode_half"}
     np.testing.assert_array_equal(results["bound"]["prior"], 0.0)

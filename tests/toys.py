@@ -43,6 +43,12 @@ STOCHASTIC = [
 ]
 
 
+def ordinary(name, steps):
+    """A schedule of the table, with its default settings."""
+    arguments = {"betas": [np.linspace(1e-4, 0.02, steps)], "log_snr": [steps, 256]}
+    return schedules.SCHEDULES[name](*arguments.get(name, [steps]))
+
+
 def make(name, **changes):
     return SAMPLERS[name](**{**ARGUMENTS.get(name, {}), **changes})
 

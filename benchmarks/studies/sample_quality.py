@@ -38,33 +38,45 @@ def spread(distances: list[float]) -> dict[str, float]:
     return {"frechet": float(np.mean(distances)), "frechet_stderr": float(stderr)}
 
 
+class Judge:
+    """Fréchet distances to a run's training images, over the features of one small classifier."""
+
+    def __init__(self, trained: dj.Run, images: int, seeds: int):
+        """Learn the classifier; the distances are of `images` samples from each of `seeds`."""
+        train, self._test = (dj.load_data(trained.config, split) for split in ("train", "test"))
+        self._network = frechet.learn(train, self._test)
+        self._reference = frechet.mean_and_cov(frechet.features(self._network, train.images))
+        self._images, self._seeds = images, seeds
+
+    def _distance(self, levels) -> float:
+        found = frechet.mean_and_cov(frechet.features(self._network, np.asarray(levels)))
+        return frechet.distance(found, self._reference)
+
+    def of(self, run: dj.Run) -> dict[str, Any]:
+        """Return a configured run's network calls and distance."""
+        draw, found = run.drawing(self._images), []
+        for seed in range(self._seeds):
+            batches = draw.generate(run.params, seed, range(self._images), lambda part: None)
+            images = np.concatenate([batch.images for batch in batches])
+            found.append(self._distance(to_levels(images, run.data.levels)))
+        plan = draw.method.plan
+        return {"steps": draw.method.steps, "calls": len(plan.rows.index), **spread(found)}
+
+    def about(self) -> dict[str, Any]:
+        """Return the classifier's accuracy, and the distance of as many real test images."""
+        rng = np.random.default_rng(0)
+        drawn = (rng.permutation(self._test.images)[: self._images] for _ in range(self._seeds))
+        real = [self._distance(each) for each in drawn]
+        return {"classifier_accuracy": self._network.accuracy, "real": spread(real)}
+
+
 def measure(trained: dj.Run, given) -> dict[str, Any]:
     """Return the distance of every method by calls, and that of as many real test images."""
-    train, test = (dj.load_data(trained.config, split) for split in ("train", "test"))
-    network = frechet.learn(train, test)
-    reference = frechet.mean_and_cov(frechet.features(network, train.images))
-
-    def distance(levels) -> float:
-        found = frechet.mean_and_cov(frechet.features(network, np.asarray(levels)))
-        return frechet.distance(found, reference)
-
-    def of_seeds(draw) -> list[float]:
-        found = []
-        for seed in range(given.seeds):
-            batches = draw.generate(trained.params, seed, range(given.images), lambda part: None)
-            images = np.concatenate([batch.images for batch in batches])
-            found.append(distance(to_levels(images, trained.data.levels)))
-        return found
-
-    rng, rows = np.random.default_rng(0), []
-    real = [distance(rng.permutation(test.images)[: given.images]) for _ in range(given.seeds)]
+    judge, rows = Judge(trained, given.images, given.seeds), []
     for name, calls in ((name, calls) for name in given.methods for calls in given.calls):
-        draw = with_sampler(trained, name, calls).drawing(given.images)
-        plan = draw.method.plan
-        row = {"method": name, "steps": draw.method.steps, "calls": len(plan.rows.index)}
-        rows.append({**row, **spread(of_seeds(draw))})
+        rows.append({"method": name, **judge.of(with_sampler(trained, name, calls))})
         print(rows[-1], flush=True)
-    return {"classifier_accuracy": network.accuracy, "real": spread(real), "rows": rows}
+    return {**judge.about(), "rows": rows}
 
 
 def main(arguments: list[str]) -> None:

@@ -23,6 +23,7 @@ from diffusion_jax.models import network
 from diffusion_jax.models.packing import layout
 from diffusion_jax.samplers.guidance import classifier_free
 
+LEAST_NOISE = 1e-18  # its square, and the inverse of that, fit float32
 PAPER_STEPS = 1000  # the network's time is t * 1000 / T: 0 .. 999 for the paper's T = 1000
 
 
@@ -104,13 +105,22 @@ def schedule(config: Config, levels: int) -> Schedule:
     """Build the configured noise schedule for data of this number of levels.
 
     Raises:
-        UserError: its numbers are out of range, or its last step cannot be made pure noise.
+        UserError: its numbers are out of range, its last step cannot be made pure noise, or float32
+            cannot hold its variances.
     """
     try:
         made = chosen(config, "schedule.name", steps=config.schedule.steps, levels=levels)()
-        return zero_terminal(made) if config.schedule.zero_terminal else made
+        made = zero_terminal(made) if config.schedule.zero_terminal else made
     except ValueError as error:
         raise UserError(f"config.schedule: {error}") from error
+    extreme = np.flatnonzero((made.noise < LEAST_NOISE) | (made.noise > 1.0 / LEAST_NOISE))
+    if extreme.size:
+        raise UserError(
+            f"config.schedule '{config.schedule.name}': the noise of step t = {extreme[0]} is "
+            f"{made.noise[extreme[0]]:.3g}, whose square does not fit float32; choose levels of "
+            f"noise from {LEAST_NOISE:g} to {1.0 / LEAST_NOISE:g}"
+        )
+    return made
 
 
 def diffusion(config: Config, data: DataSpec) -> Diffusion:

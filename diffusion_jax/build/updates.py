@@ -8,13 +8,13 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 import optax
 
 from diffusion_jax.build.model import Diffusion
 from diffusion_jax.configuration import Config
 from diffusion_jax.configuration.tables import chosen
-from diffusion_jax.core.objective import Model
+from diffusion_jax.core.arrays import overflowing
+from diffusion_jax.core.objective import Model, output_weight
 from diffusion_jax.core.timesteps import Timesteps
 from diffusion_jax.errors import UserError
 from diffusion_jax.models.packing import pack, unpack
@@ -36,13 +36,13 @@ def loss(config: Config, diffusion: Diffusion) -> Loss:
     """
     weight = chosen(config, "weight")
     try:
-        infinite = np.flatnonzero(~np.isfinite(weight(diffusion.meaning)))
+        infinite = overflowing(output_weight(diffusion.meaning, weight))
     except ValueError as error:
         raise UserError(f"config.{error}") from error
     if infinite.size:
         raise UserError(
-            f"config.weight '{config.weight}' is not finite at step t = {infinite[0]}; set another "
-            "weight, such as 'simple'"
+            f"config.weight '{config.weight}' is not finite at step t = {infinite[0]} in float32; "
+            "set another weight, such as 'simple'"
         )
     return make_loss(
         Model(diffusion.meaning, diffusion.reverse, weight, diffusion.data.levels),

@@ -115,7 +115,10 @@ def _parse(arguments: list[str]):
         "--trajectory", action="store_true", help="also compute the bound from whole trajectories"
     )
     parser.add_argument(
-        "--ode", type=positive, metavar="STEPS", help="also compute the likelihood by the ODE"
+        "--ode",
+        type=positive,
+        metavar="STEPS",
+        help="also compute the likelihood by the ODE, and its error from half as many extra steps",
     )
     parser.add_argument("--out", type=as_path, help="report x.json; pictures go beside it")
     parser.add_plugins("your own files that the run was trained with")
@@ -218,7 +221,8 @@ def _report(results: Results, run: Run, given, settings) -> dict[str, Any]:
         result["trajectory"] = report.trajectory_check(results["bound"], nats, dims)
     if given.ode:
         nats, bound = results["ode"]["nats"], results["bound_dequantised"]
-        result["ode"] = report.ode_summary(nats, bound, dims, given.ode)
+        half = results["ode_half"]["nats"] if "ode_half" in results else None
+        result["ode"] = report.ode_summary(nats, half, bound, dims, given.ode)
     return {**result, "settings": settings}
 
 
@@ -232,4 +236,11 @@ def _summary(split: str, result: dict[str, Any]) -> str:
     error, count = result["bits_per_dim"]["total"]["stderr"], result["settings"]["images"]
     spread = "" if error is None else f" +- {error:.4f}"
     terms = ", ".join(f"{name} {value:.3g}" for name, value in bits.items() if name != "total")
-    return f"{split}: {bits['total']:.4f}{spread} bits/dim over {count} images ({terms})"
+    line = f"{split}: {bits['total']:.4f}{spread} bits/dim over {count} images ({terms})"
+    return line if "ode" not in result else f"{line}\n{_ode_line(result['ode'])}"
+
+
+def _ode_line(ode: dict[str, Any]) -> str:
+    error = ode["discretisation_error"]
+    about = "" if error is None else f", of which about {error:+.4f} is the error of so few steps"
+    return f"ODE with --ode={ode['steps']}: {ode['mean']:.4f} bits/dim{about}"

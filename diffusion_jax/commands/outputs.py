@@ -10,6 +10,7 @@ import numpy as np
 
 from diffusion_jax.command_line import check_file
 from diffusion_jax.configuration import default_config, to_json
+from diffusion_jax.configuration.as_json import AS_IT_WAS, nested
 from diffusion_jax.data.folder_listing import EXTENSIONS
 from diffusion_jax.errors import UserError
 from diffusion_jax.files import replacing
@@ -119,8 +120,8 @@ def open_output(
 
 def _check_same(path: Path, note: Path, identity: dict[str, Any]) -> None:
     try:
-        # Settings that the folder does not know had the effect of their defaults.
-        old = {**_defaults(), **json.loads(note.read_text())}
+        # Settings that the folder does not know had the effect that `_when_unknown` gives.
+        old = {**_when_unknown(), **json.loads(note.read_text())}
         changed = sorted(k for k in identity if old.get(k) != identity[k])
     except (OSError, ValueError, AttributeError) as error:
         raise UserError(f"{note} is damaged; choose another folder than --out {path}") from error
@@ -131,8 +132,9 @@ def _check_same(path: Path, note: Path, identity: dict[str, Any]) -> None:
         )
 
 
-def _defaults() -> dict[str, Any]:
-    return to_json(default_config())["sample"]
+def _when_unknown() -> dict[str, Any]:
+    """Return what settings of sampling meant before they were keys, else their defaults."""
+    return {**to_json(default_config())["sample"], **nested(AS_IT_WAS)["sample"]}
 
 
 def _name(i: int) -> str:

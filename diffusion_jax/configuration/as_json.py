@@ -34,6 +34,7 @@ AS_IT_WAS: dict[str, Any] = {
     "data.background": "",
     "data.exif": False,
     "optimizer.shorten_warmup": False,
+    "sample.churn_first": False,
 }
 RENAMED: dict[str, str] = {}  # old names of keys, with the new ones
 

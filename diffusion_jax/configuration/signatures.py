@@ -3,6 +3,7 @@
 import inspect
 import math
 import re
+import textwrap
 from collections.abc import Callable, Collection, Sequence
 from functools import cache
 from typing import Any, NamedTuple, get_args, get_origin, get_type_hints
@@ -68,6 +69,6 @@ def _meanings(doc: str) -> dict[str, str]:
     section = re.search(r"^(?:Args|Fields):\n((?:[ \t]+.*\n?)+)", doc, re.MULTILINE)
     if section is None:
         return {}
-    lines = inspect.cleandoc(section[1])
+    lines = textwrap.dedent(section[1])
     entries = re.findall(r"^(\w[\w, ]*): (.*(?:\n[ \t]+.*)*)", lines, re.MULTILINE)
     return {name: " ".join(text.split()) for names, text in entries for name in names.split(", ")}

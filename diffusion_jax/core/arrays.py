@@ -6,6 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+# Tables with larger numbers are refused. Float32 reaches 256 times as far, which is left for the
+# images, noises and squared errors that a table's numbers are multiplied with.
+LARGEST = 2.0**120
 PIECES = 20  # a scan is split into at most this many, so that the host can report progress
 
 
@@ -23,6 +26,11 @@ def lookup(table: np.ndarray, t: jax.Array, x: jax.Array) -> jax.Array:
         x: the images that the result will be combined with.
     """
     return expand(jnp.asarray(table, jnp.result_type(x, jnp.float32))[t], x)
+
+
+def overflowing(*tables: np.ndarray) -> np.ndarray:
+    """Return the steps at which a float64 per-step table is too large for float32, or no number."""
+    return np.flatnonzero(~np.all(np.abs(tables) < LARGEST, axis=0))
 
 
 def sum_event(x: jax.Array, t: jax.Array) -> jax.Array:

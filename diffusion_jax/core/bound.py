@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from diffusion_jax.core import gaussian
-from diffusion_jax.core.arrays import lookup, mean_event, sum_event
+from diffusion_jax.core.arrays import expand, lookup, mean_event, sum_event
 from diffusion_jax.core.keys import fold, image_normal, image_uniform
 from diffusion_jax.core.predictions import Denoise, Denoised
 from diffusion_jax.core.process import ReverseProcess, q_marginal, q_posterior, q_sample
@@ -36,8 +36,14 @@ def prior_nats(schedule: Schedule, x0: jax.Array) -> jax.Array:
 
 
 def _x0_error(reverse: ReverseProcess, denoised: Denoised, x0, eps, t) -> jax.Array:
-    """Compute x0_weight^2 |x0 - x0_hat|^2 (Kingma et al. 2021, eq. 13)."""
-    return lookup(np.square(reverse.moves.x0_weight), t, x0) * jnp.square(x0 - denoised.x0)
+    """Compute x0_weight^2 |x0 - x0_hat|^2 (Kingma et al. 2021, eq. 13).
+
+    Where the SNR is tiny, so is the weight, and the error is huge: the weight's power of two is
+    multiplied before squaring, which rounds nothing.
+    """
+    mantissa, exponent = np.frexp(reverse.moves.x0_weight)
+    error = lookup(np.exp2(exponent), t, x0) * (x0 - denoised.x0)
+    return lookup(np.square(mantissa), t, x0) * jnp.square(error)
 
 
 def _eps_error(reverse: ReverseProcess, denoised: Denoised, x0, eps, t) -> jax.Array:
@@ -112,7 +118,9 @@ def term_nats(
 
     Arguments as in `diffusion_nats` and `reconstruction_nats`, t int32 `[b]`.
     """
-    first = reconstruction_nats(reverse, denoised, x0, jnp.zeros_like(t), levels)
+    # At other steps the decoder's unused gradient may not overflow: 0 * inf would be NaN.
+    near = denoised._replace(x0=jnp.where(expand(t == 0, x0), denoised.x0, x0))
+    first = reconstruction_nats(reverse, near, x0, jnp.zeros_like(t), levels)
     return jnp.where(t == 0, first, diffusion_nats(reverse, denoised, x0, eps, t))
 
 

@@ -55,8 +55,8 @@ def hutchinson(probes: jax.Array) -> Divergence:
 
     def divergence(field: Field, x: jax.Array) -> tuple[jax.Array, jax.Array]:
         value, push = jax.linearize(field, x)
-        image = jnp.zeros(len(x), jnp.int32)
-        traces = jax.lax.map(lambda probe: sum_event(probe * push(probe), image), probes)
+        image, typed = jnp.zeros(len(x), jnp.int32), probes.astype(x.dtype)
+        traces = jax.lax.map(lambda probe: sum_event(probe * push(probe), image), typed)
         return value, traces
 
     return divergence

@@ -83,11 +83,15 @@ class Model(NamedTuple):
     levels: int
 
 
+def output_weight(meaning: Prediction, weight: Callable[[Prediction], np.ndarray]) -> np.ndarray:
+    """Return the weight of the output's squared error, weight_t (noise/d)^2, float64 `[T]`."""
+    return weight(meaning) * np.square(meaning.schedule.noise / meaning.d)
+
+
 def _weighted(model: Model, prediction: jax.Array, x0, eps, t) -> jax.Array:
     """Compute weight_t |x0 - x0_hat|^2 = weight_t (noise/d)^2 |y - y_hat|^2."""
     meaning = model.meaning
-    weight = entry(WEIGHTS, model.weight)(meaning)
-    scale = weight * np.square(meaning.schedule.noise / meaning.d)
+    scale = output_weight(meaning, entry(WEIGHTS, model.weight))
     error = mean_event(jnp.square(prediction - meaning.target(x0, eps, t)), t)
     return lookup(scale, t, error) * error
 

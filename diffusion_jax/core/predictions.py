@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from diffusion_jax.core.arrays import lookup
+from diffusion_jax.core.arrays import lookup, overflowing
 from diffusion_jax.core.moves import single_steps
 from diffusion_jax.core.schedules import Schedule
 
@@ -119,15 +119,19 @@ def prediction(name: str, schedule: Schedule, **arguments: Any) -> Prediction:
         arguments: keyword arguments of the entry.
 
     Raises:
-        ValueError: at some step the output does not determine x0 and eps (d or noise vanishes).
+        ValueError: at some step the output does not determine x0 and eps in float32: d or noise
+            vanishes, or is so small that a coefficient overflows.
     """
     coefficients = partial(PREDICTIONS[name], **arguments)
     meaning = Prediction(name, coefficients, schedule, *coefficients(schedule))
-    lost = np.flatnonzero((meaning.d == 0.0) | (schedule.noise == 0.0) | ~np.isfinite(meaning.d))
+    a, b, d, signal, noise = meaning.a, meaning.b, meaning.d, schedule.signal, schedule.noise
+    with np.errstate(divide="ignore", invalid="ignore"):
+        lost = overflowing(a, b, a / d, b / d, signal / d, noise / d, 1.0 / noise)
     if lost.size:
         raise ValueError(
-            f"prediction '{name}' does not determine x0 at step t = {lost[0]}; "
-            "use another prediction, such as 'v', or another schedule"
+            f"prediction '{name}' does not determine x0 at step t = {lost[0]} in float32, where "
+            f"the log-SNR is {schedule.log_snr[lost[0]]:.4g}; use another prediction, such as 'v', "
+            "or another schedule"
         )
     return meaning
 

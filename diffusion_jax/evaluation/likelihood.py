@@ -147,13 +147,18 @@ def trajectory_measure(
 
 
 def ode_measure(
-    grid: Schedule, denoise: Callable[[Any, Any], Denoise], levels: int, seed: int
+    grid: Schedule,
+    denoise: Callable[[Any, Any], Denoise],
+    levels: int,
+    seed: int,
+    name: str = "ode",
 ) -> Measure:
     """Measure -log(density x bin volume) of the probability-flow ODE: `nats` `[probes, b]`.
 
     Args:
         grid: the noise levels that the ODE is solved along.
         denoise: `(params, label) -> denoiser` along that grid.
+        name: the measure's; all of one seed use the same dequantised images and probes.
     """
 
     @_exactly
@@ -166,7 +171,7 @@ def ode_measure(
         volume = log_bin_nats(levels, x[0].size) + x[0].size * float(np.log(grid.signal[0]))
         return density - volume
 
-    return _single("ode", nats)
+    return _single(name, nats)
 
 
 def _single(name: str, nats: Callable) -> Measure:

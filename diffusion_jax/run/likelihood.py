@@ -56,7 +56,8 @@ def measures(
     Args:
         every: draw one t from each group of this many steps.
         trajectory: also the bound from whole trajectories.
-        ode: also the likelihood by the probability-flow ODE, in this number of steps.
+        ode: also the likelihood by the probability-flow ODE, in this number of steps, and in half
+            of them (`ode_half`), from which its error is estimated.
     """
     diffusion, clip = run.diffusion, run.config.sample.clip
 
@@ -68,11 +69,14 @@ def measures(
     if trajectory:
         wanted.append(likelihood.trajectory_measure(reverse, denoise, levels, seed))
     if ode:
-        grid = uniform_log_snr(diffusion.schedule, ode + 1)
-        wanted += [
-            likelihood.bound_measure(reverse, denoise, levels, every, seed, dequantised=True),
-            likelihood.ode_measure(grid, partial(denoise, grid=grid), levels, seed),
-        ]
+        wanted.append(
+            likelihood.bound_measure(reverse, denoise, levels, every, seed, dequantised=True)
+        )
+        for name, steps in (("ode", ode), ("ode_half", ode // 2)):
+            if steps:
+                grid = uniform_log_snr(diffusion.schedule, steps + 1)
+                on_grid = partial(denoise, grid=grid)
+                wanted.append(likelihood.ode_measure(grid, on_grid, levels, seed, name))
     return wanted
 
 
@@ -112,7 +116,11 @@ def evaluate(
             if lost.size:
                 if finished is not None:
                     finished.remove()
-                remedy = "use more --ode steps" if name == "ode" else "try an earlier --checkpoint"
+                remedy = (
+                    "use more --ode steps"
+                    if name.startswith("ode")
+                    else "try an earlier --checkpoint"
+                )
                 raise Diverged(f"{name}: image {lost[0][-1]} has no finite value; {remedy}")
     return results
 

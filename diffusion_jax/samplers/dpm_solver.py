@@ -55,6 +55,11 @@ def dpmpp_sde() -> Sampler:
 def dpmpp_3m() -> Sampler:
     """Build the third-order solver, which integrates the parabola of three predictions exactly.
 
+    The first move knows one prediction, and its error is of second order, in proportion to the SNR
+    at the noisy end. Where that is 1e-4 or less, as on most variance-preserving schedules, the
+    order that is measured is 3. On variance-exploding ones, with a noise of 10, it falls from about
+    3 at 20 steps to 2 beyond 200.
+
     Some public implementations halve the second derivative, and so are only of second order.
     """
 

@@ -6,6 +6,7 @@ v / (1 - delta / (4 v)).
 """
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from diffusion_jax.core.moves import Moves
 from diffusion_jax.core.schedules import Schedule
@@ -14,8 +15,9 @@ from diffusion_jax.samplers.base import Plan, Sampler, Stage, interleave
 from diffusion_jax.samplers.linear import linear_sampler, table
 
 
-def _diffuse(moves: Moves, rate: float, rescale) -> Stage:
+def _diffuse(moves: Moves, rate: ArrayLike, rescale: ArrayLike) -> Stage:
     """Return one Langevin step at each move's start, delta = rate noise^2; x is then rescaled."""
+    rate, rescale = np.asarray(rate), np.asarray(rescale)
     signal, noise = moves.start.signal, moves.start.noise
     rows = table(
         moves.t,
@@ -59,17 +61,33 @@ def langevin(
 
 
 def predictor_corrector(
-    variance: Variance, langevin_steps: int = 1, langevin_rate: float = 0.1
+    variance: Variance,
+    langevin_steps: int = 1,
+    langevin_rate: float = 0.1,
+    corrector_data_var: float = 0.0,
 ) -> Sampler:
     """Correct x_t by Langevin dynamics before each move of ancestral sampling.
 
-    delta = langevin_rate noise^2 corresponds on average to the signal-to-noise ratio
-    r = sqrt(rate)/2 of Song et al. 2021, algorithms 3 and 5, but needs no norm over the batch.
+    delta = langevin_rate (noise^2 + corrector_data_var signal^2).
+
+    The published step is delta = 4 alpha (r |z| / |score|)^2 with norms over the batch (Song et al.
+    2021, algorithms 4 and 5; alpha is 1 where the variance explodes, and nearly 1 elsewhere). For
+    data from N(0, v I) its mean is this one with corrector_data_var = v and langevin_rate = 4 r^2.
+    The default of 0 is smaller by the factor 1 + v SNR: equal at the noisy end and far smaller near
+    the data (2500 times for v = 0.25 at t = 0 of the linear schedule). It is stable for all data. A
+    larger one overshoots in directions in which the data vary by less than langevin_rate v / 4.
+
+    Args:
+        corrector_data_var: variance of the data for which the corrector's step is the published one
+            on average; 0 is a step in proportion to noise^2.
     """
     _check(langevin_steps, langevin_rate)
+    if corrector_data_var < 0.0:
+        raise ValueError(f"corrector_data_var must not be negative, got {corrector_data_var:g}")
 
     def plan(grid: Schedule, moves: Moves) -> Plan:
-        corrections = [_diffuse(moves, langevin_rate, 1.0)] * langevin_steps
+        rate = langevin_rate * (1.0 + corrector_data_var * np.exp(moves.start.log_snr))
+        corrections = [_diffuse(moves, rate, 1.0)] * langevin_steps
         prediction = single_stage(moves, ancestral_table(moves, variance))
         return Plan(grid, interleave([*corrections, prediction]))
 

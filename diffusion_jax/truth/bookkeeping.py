@@ -67,7 +67,7 @@ class Bookkeeping(NamedTuple):
 
     divergences: sum of KL(q(x_{t-1} | x_t, x0) || p) over t >= 1.
     last_entropy, first_entropy: H(q(x_T | x0)), H(q(x_1 | x0)).
-    prior_cross_entropy: -E log p(x_T) over q(x_T | x0).
+    prior_cross_entropy: -E log p(x_T) over q(x_T | x0), where p(x_T) = N(0, scale_T^2 I).
     fit: log p(x0 | x_1) + first_entropy. Setting it to zero, as Sohl-Dickstein et al. 2015 do,
         would assume that the decoder is the reverse of q(x_1 | x0), and drop the reconstruction.
     """
@@ -93,12 +93,13 @@ def bookkeeping(schedule: Schedule, x0: jax.Array, bound: Bound) -> Bookkeeping:
     """
     last = jnp.full(x0.shape[:1], schedule.steps - 1)
     mean, var = q_marginal(schedule, x0, last)
+    prior = gaussian.cross_entropy(mean, jnp.log(var), 0.0, 2.0 * np.log(schedule.scale[-1]))
     dims = x0[0].size
     first_entropy = dims * gaussian.entropy(jnp.full(len(x0), 2.0 * np.log(schedule.noise[0])))
     return Bookkeeping(
         divergences=bound.diffusion,
         last_entropy=dims * gaussian.entropy(jnp.full(len(x0), 2.0 * np.log(schedule.noise[-1]))),
         first_entropy=first_entropy,
-        prior_cross_entropy=sum_event(gaussian.cross_entropy(mean, jnp.log(var), 0.0, 0.0), last),
+        prior_cross_entropy=sum_event(prior, last),
         fit=first_entropy - bound.reconstruction,
     )
