@@ -14,6 +14,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from diffusion_jax.certification.certificate import certify
     from diffusion_jax.configuration.load import config
     from diffusion_jax.core.objective import LOSSES, WEIGHTS
     from diffusion_jax.core.predictions import PREDICTIONS
@@ -48,6 +49,7 @@ __all__ = [
     "Stopped",
     "Unsaved",
     "UserError",
+    "certify",
     "config",
     "load",
     "load_data",
@@ -57,6 +59,7 @@ __all__ = [
 
 # Loaded on first use, so that importing one module of the package does not import all others.
 _HOMES = {
+    "certification.certificate": ("certify",),
     "configuration.load": ("config",),
     "core.objective": ("LOSSES", "WEIGHTS"),
     "core.predictions": ("PREDICTIONS",),

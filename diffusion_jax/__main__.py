@@ -5,7 +5,7 @@ from pathlib import Path
 
 from diffusion_jax.start import start
 
-COMMANDS = ("train", "sample", "evaluate", "check-data", "export-images")
+COMMANDS = ("train", "sample", "evaluate", "check-data", "export-images", "certify")
 USAGE = f"""\
 usage: diffusion-jax {{{",".join(COMMANDS)}}} [arguments]
 
@@ -15,6 +15,7 @@ usage: diffusion-jax {{{",".join(COMMANDS)}}} [arguments]
   diffusion-jax check-data FOLDER                look at your own pictures before training
   diffusion-jax export-images --config=digits --out=real/
                                                  write a data set's images for FID tools
+  diffusion-jax certify --config=digits          hold the chosen functions against known truth
   diffusion-jax train --list                     list configs, data sets, schedules, samplers, ...
   diffusion-jax train --help                     show all arguments of a command"""
 

@@ -12,7 +12,7 @@ import jax
 from absl import logging
 
 from diffusion_jax import paths
-from diffusion_jax.errors import Diverged, LostPeer, Stopped, Unsaved, UserError
+from diffusion_jax.errors import Diverged, LostPeer, Stopped, Uncertified, Unsaved, UserError
 from diffusion_jax.processes import cluster
 
 PREFIX = "--config."
@@ -155,7 +155,7 @@ def run(command: Callable[[list[str]], None]) -> None:
 def _run(command: Callable[[list[str]], None]) -> int:
     try:
         command(sys.argv[1:])
-    except (UserError, Diverged, LostPeer, Stopped, Unsaved) as error:
+    except (UserError, Diverged, LostPeer, Stopped, Uncertified, Unsaved) as error:
         print(f"error: {error}" if not isinstance(error, Stopped) else error, file=sys.stderr)
         return error.exit_code
     except jax.errors.JaxRuntimeError as error:

@@ -27,6 +27,12 @@ class LostPeer(Exception):
     exit_code = 4
 
 
+class Uncertified(Exception):
+    """Laws that a configuration breaks: the line names the first (exit code 6)."""
+
+    exit_code = 6
+
+
 class Unsaved(Exception):
     """A failed save that ended the run: the line says why (exit code 5)."""
 

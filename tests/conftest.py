@@ -49,6 +49,7 @@ LONG = (
     "test_announcements",
     "test_paths",
     "test_zero_terminal_run",
+    "test_certify",
 )
 
 

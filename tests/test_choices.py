@@ -66,7 +66,7 @@ def test_the_program_of_a_wheel_is_the_scripts(tmp_path):
     done = called("train", "--keys=ema")
     assert done.stdout == run_inside([sys.executable, str(ROOT / "train.py"), "--keys=ema"]).stdout
     assert "  python -m diffusion_jax sample --workdir" in called("sample", "--help").stdout
-    commands = "train,sample,evaluate,check-data,export-images"
+    commands = "train,sample,evaluate,check-data,export-images,certify"
     assert called().stdout.startswith(f"usage: diffusion-jax {{{commands}}}")
     done = called("tarin")
     assert (done.returncode, done.stderr.count("\n")) == (2, 1)

@@ -20,6 +20,7 @@ FLOORS = [
     {"evaluation", "interop"},
     {"configuration"},
     {"build"},
+    {"certification"},
     {"run"},
     {"command_line"},
     {"commands"},

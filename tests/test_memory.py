@@ -72,6 +72,8 @@ def test_a_containers_limit_is_the_machines(monkeypatch, tmp_path):
     assert free_bytes(devices) > 2e6
     (tmp_path / "memory.max").write_text("3000000\n")
     assert free_bytes(devices) == 2e6
+    (tmp_path / "memory.stat").write_text("anon 9\nactive_file 300000\ninactive_file 500000\n")
+    assert free_bytes(devices) == 2.8e6  # files that are cached make room
 
 
 @pytest.mark.parametrize("num", [1, 5, 64, 70, 1000])

@@ -198,7 +198,11 @@ def test_the_bits_are_those_of_the_command(run, folder, test_split, tmp_path):
         (np.zeros((2, 9, 8, 1), np.uint8), None, r"expected .* uint8 \[n, 8, 8, 1\]"),
         (np.full((2, 8, 8, 1), 17, np.uint8), None, r"levels 17..17; the run's data had 0..16"),
         (np.zeros((0, 8, 8, 1), np.uint8), None, "holds no images"),
-        (np.zeros((2, 8, 8, 1), np.uint8), [1], r"labels are int64 \[1\]; expected .*, \[2\]"),
+        (
+            np.zeros((2, 8, 8, 1), np.uint8),
+            [1],
+            r"labels are int64 \[1\]; expected .* of shape \[2\]",
+        ),
     ],
 )
 def test_images_that_do_not_fit_are_named(run, images, labels, message):

@@ -113,8 +113,8 @@ def _duplicates(groups: list[list[Item]]) -> Iterator[str]:
     of_splits = [list({item.split: item for item in group}.values()) for group in groups]
     if leaks := [group for group in of_splits if len(group) > 1]:
         yield (
-            f"leak between splits: {counted(len(leaks), 'image')}; keep each in one split only, or "
-            f"training sees what is tested: {_named(leaks)}"
+            f"leak between splits: {counted(len(leaks), 'image')}; keep each in one split only, so "
+            f"that training never sees test images: {_named(leaks)}"
         )
 
 

@@ -18,8 +18,8 @@ def read_image(path: Path, shape: tuple[int, int, int], background: str = "white
     """
     if shape[-1] not in PIL_MODES:
         raise UserError(
-            f"the run's images have {counted(shape[-1], 'channel')}, which no picture has; in "
-            "Python, Run.sample takes arrays"
+            f"the run's images have {counted(shape[-1], 'channel')}, and picture files have 1, 3 "
+            "or 4; in Python, Run.sample takes arrays instead"
         )
     look = Look(shape[-1], background=background)
     return _read_sized(path, shape, look) / 127.5 - 1.0

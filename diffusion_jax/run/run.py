@@ -76,8 +76,7 @@ class Run:
 
         Args:
             num: number of images.
-            label: class of all images, by number or name; by default image i has class i mod the
-                number of classes.
+            label: class of all images, by number or name; by default each class in turn.
             source: uint8 image `[h, w, c]` to noise and start from.
             strength: noise added to `source`, up to 1; 0.6 by default.
             known, mask: uint8 image `[h, w, c]` to inpaint, and bool `[h, w]`, True where it is

@@ -60,9 +60,12 @@ def _own_bytes(stats: dict[str, int]) -> float:
     return stats.get("bytes_limit", math.inf) - stats.get("bytes_in_use", 0)
 
 
-def _cached_files(stat: str) -> int:
+def _cached_files() -> int:
     """Return the bytes of files that are cached in memory, and make room when it is needed."""
-    counts = dict(line.split() for line in stat.splitlines())
+    try:
+        counts = dict(line.split() for line in (CONTAINER / "memory.stat").read_text().splitlines())
+    except (OSError, ValueError):
+        return 0
     return sum(int(counts.get(name, 0)) for name in ("active_file", "inactive_file"))
 
 
@@ -74,7 +77,7 @@ def _system_bytes() -> float:
     try:
         names = ("memory.max", "memory.current")
         limit, used = (int((CONTAINER / name).read_text()) for name in names)
-        used -= _cached_files((CONTAINER / "memory.stat").read_text())
+        used -= _cached_files()
     except (OSError, ValueError):  # no container, or "max": no limit
         return free
     return min(free, limit - used)

@@ -1,0 +1,1 @@
+"""Certificates: the functions that a configuration chooses, held against known truth."""
