@@ -1,8 +1,9 @@
 """Your own pictures: a folder of image files, cropped and resized to 64x64.
 
 Command: python train.py --config=configs/image_folder.py --config.data.dir=FOLDER
-Hardware: a GPU or TPU; two CPU cores for the variant `small`, at 32x32.
-Result: depends on the pictures; not yet measured.
+Hardware: a GPU or TPU. The variant `small`, at 32x32, has a network for two CPU cores.
+Result: depends on the pictures; not yet measured. After 1000 of its 1500 steps on 60 images of
+CIFAR-10, samples of `small` have the images' colours but no objects yet.
 """
 
 from ml_collections import ConfigDict
@@ -26,7 +27,7 @@ VARIANTS = {
         "ema": {"decay": 0.99},
         "train": {
             "batch_size": 16,
-            "steps": 2000,
+            "steps": 1500,
             "log_every": 100,
             "save_every": 500,
             "sample_every": 500,
