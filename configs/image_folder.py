@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from diffusion_jax.configuration import default_config, with_variant
 
-# `small` learns a few dozen pictures in ten minutes on two CPU cores.
+# `small` is a first look at a few dozen pictures on two CPU cores.
 VARIANTS = {
     "small": {
         "data": {"image_size": 32},
