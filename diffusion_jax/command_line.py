@@ -32,6 +32,17 @@ class Parser(argparse.ArgumentParser):
         options |= {"formatter_class": argparse.RawDescriptionHelpFormatter}
         super().__init__(*arguments, **options)
 
+    def add_config(self, help: str, required: bool = False) -> None:
+        """Add `--config`, a configuration, and `--config.KEY`, which `split_overrides` takes."""
+        self.add_argument(
+            "--config",
+            type=named,
+            required=required,
+            metavar="NAME_OR_FILE[:VARIANT]",
+            help=help,
+        )
+        self.add_argument("--config.KEY", metavar="VALUE", help="set a key of the config")
+
     def add_plugins(self, help: str) -> None:
         """Add `--plugins`, the users' files that add entries to the tables."""
         self.add_argument("--plugins", type=as_paths, default=(), metavar="FILE[,FILE]", help=help)

@@ -10,7 +10,7 @@ KINDS = {"cat": 8, "dog": 4, "10": 4}
 
 
 def pictures(folder, kinds=KINDS, size=8, seed=0):
-    """Random colour pictures, so many of each kind."""
+    """Write random colour pictures; `kinds` says how many there are of each kind."""
     rng = np.random.default_rng(seed)
     for kind, count in kinds.items():
         (folder / kind).mkdir(parents=True, exist_ok=True)

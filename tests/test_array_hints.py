@@ -1,4 +1,4 @@
-"""Arrays of another type or shape: one line that says what they look like and mends them."""
+"""Arrays of another type or shape: one line says what they look like and how to convert them."""
 
 import numpy as np
 import pytest
@@ -39,8 +39,8 @@ def test_the_advised_line_makes_the_images(looks):
     text = problem(WRONG[looks])
     found, _, line = text.rpartition(": use ")
     assert found.endswith(f"they look like {looks}")
-    mended = eval(line, {"np": np, "images": WRONG[looks]})
-    np.testing.assert_array_equal(from_arrays(mended).images, IMAGES)
+    converted = eval(line, {"np": np, "images": WRONG[looks]})
+    np.testing.assert_array_equal(from_arrays(converted).images, IMAGES)
 
 
 def test_one_image_is_not_twelve_grey_ones():
@@ -53,8 +53,8 @@ def test_one_image_is_not_twelve_grey_ones():
 def test_masks_of_true_and_false():
     text = problem(IMAGES > 127)
     line = text.rpartition(": use ")[2]
-    mended = eval(line, {"np": np, "images": IMAGES > 127})
-    np.testing.assert_array_equal(from_arrays(mended).images, 255 * (IMAGES > 127))
+    converted = eval(line, {"np": np, "images": IMAGES > 127})
+    np.testing.assert_array_equal(from_arrays(converted).images, 255 * (IMAGES > 127))
 
 
 @pytest.mark.parametrize(
@@ -81,8 +81,8 @@ def test_the_advised_line_makes_the_labels(looks):
     text = problem(IMAGES, given)
     found, _, line = text.rpartition(": use ")
     assert found.endswith(looks)
-    mended = eval(line, {"np": np, "labels": given})
-    np.testing.assert_array_equal(from_arrays(IMAGES, mended).labels, expected)
+    converted = eval(line, {"np": np, "labels": given})
+    np.testing.assert_array_equal(from_arrays(IMAGES, converted).labels, expected)
 
 
 def test_labels_of_other_images():

@@ -1,21 +1,20 @@
 """`check-data`: every file is accounted for, every fault is named, the data stay as they are."""
 
-import contextlib
 import io
 import shlex
 import subprocess
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
-from unittest import mock
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from tiny import run_program
 
-from diffusion_jax import __main__ as program
 from diffusion_jax.data.contact_sheet import MOST, ROW, chosen
 from diffusion_jax.data.dataset import Look
 from diffusion_jax.data.inspection import duplicates, inspect_arrays, inspect_folder
@@ -38,20 +37,7 @@ def save(path, image, **options):
     return path
 
 
-def called(*arguments):
-    """What `diffusion-jax check-data ...` gives."""
-    out, err, code = io.StringIO(), io.StringIO(), 0
-    argv = ["diffusion-jax", "check-data", *map(str, arguments)]
-    with (
-        contextlib.redirect_stdout(out),
-        contextlib.redirect_stderr(err),
-        mock.patch.object(sys, "argv", argv),
-    ):
-        try:
-            program.main()
-        except SystemExit as left:
-            code = left.code
-    return subprocess.CompletedProcess(argv, code, out.getvalue(), err.getvalue())
+called = partial(run_program, "check-data")
 
 
 def lines(done) -> dict[str, str]:

@@ -1,17 +1,15 @@
 """`export-images`: the files hold exactly what is trained on, or nothing is written over."""
 
-import contextlib
-import io
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
-from unittest import mock
 
 import numpy as np
 import pytest
 from PIL import Image
+from tiny import run_program
 
-from diffusion_jax import __main__ as program
 from diffusion_jax.commands import export_images
 from diffusion_jax.commands.outputs import Whole
 from diffusion_jax.data.sources import load_dataset
@@ -21,20 +19,7 @@ from diffusion_jax.visual.images import to_uint8
 RNG = np.random.default_rng(0)
 
 
-def called(*arguments):
-    """What `diffusion-jax export-images ...` gives."""
-    out, err, code = io.StringIO(), io.StringIO(), 0
-    argv = ["diffusion-jax", "export-images", *map(str, arguments)]
-    with (
-        contextlib.redirect_stdout(out),
-        contextlib.redirect_stderr(err),
-        mock.patch.object(sys, "argv", argv),
-    ):
-        try:
-            program.main()
-        except SystemExit as left:
-            code = left.code
-    return subprocess.CompletedProcess(argv, code, out.getvalue(), err.getvalue())
+called = partial(run_program, "export-images")
 
 
 def pngs(folder):

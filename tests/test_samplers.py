@@ -13,12 +13,12 @@ from toys import (
     SCHEDULE,
     STOCHASTIC,
     VAR,
-    chain_moments,
     keys_of,
     ks_distance,
     make,
 )
 
+from diffusion_jax.certification.sampler import gaussian_moments
 from diffusion_jax.core import schedules
 from diffusion_jax.core.moves import descent
 from diffusion_jax.samplers.grids import make_grid
@@ -37,7 +37,7 @@ from diffusion_jax.samplers.sample import (
 def test_stochastic_chains_follow_their_closed_form(name, settings, schedule):
     sampler, grid = make(name, **settings), schedule
     x = jax.jit(lambda: sample(sampler, GAUSSIAN, keys_of(COUNT), (1, 1, 1), grid))()
-    mean, var = chain_moments(sampler.plan(grid, descent(grid)), grid.scale[-1])
+    mean, var = gaussian_moments(sampler.plan(grid, descent(grid)), grid.scale[-1])
     assert abs(float(x.mean()) - mean) < 4.0 * np.sqrt(var / COUNT)
     assert abs(float(x.var()) / var - 1.0) < 4.0 * np.sqrt(2.0 / COUNT)
     assert abs(mean - MEAN) < 0.01  # and the chain is one for these data
@@ -99,7 +99,7 @@ def test_the_first_move_costs_the_third_order_on_exploding_schedules(schedule, l
     def end_std(steps):
         grid = schedules.uniform_log_snr(schedule, steps + 1)
         plan = make("dpmpp_3m").plan(grid, descent(grid))
-        return np.sqrt(chain_moments(plan, grid.scale[-1])[1])
+        return np.sqrt(gaussian_moments(plan, grid.scale[-1])[1])
 
     var = np.square(schedule.signal) * VAR + np.square(schedule.noise)
     flow = schedule.scale[-1] * np.sqrt(var[0] / var[-1])  # at the first level

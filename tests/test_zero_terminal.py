@@ -12,13 +12,13 @@ from toys import (
     MIXTURE,
     STOCHASTIC,
     VAR,
-    chain_moments,
     keys_of,
     ks_distance,
     make,
     ordinary,
 )
 
+from diffusion_jax.certification.sampler import gaussian_moments
 from diffusion_jax.core import gaussian, schedules
 from diffusion_jax.core.moves import descent, moves
 from diffusion_jax.core.predictions import denoiser, prediction
@@ -122,7 +122,7 @@ def test_churn_raises_no_noise_beyond_the_last_step_with_signal(name):
 @pytest.mark.parametrize(("name", "arguments"), METHODS)
 def test_every_method_reproduces_the_data(name, arguments):
     """Gaussian data, in closed form; the same tolerances as for schedules that end with signal."""
-    mean, var = chain_moments(make(name, **arguments).plan(FINE, descent(FINE)), 1.0)
+    mean, var = gaussian_moments(make(name, **arguments).plan(FINE, descent(FINE)), 1.0)
     assert abs(mean - MEAN) < 1e-5
     assert abs(var / VAR - 1.0) < (0.12 if name == "langevin" else 0.02)
 
@@ -131,7 +131,7 @@ def test_every_method_reproduces_the_data(name, arguments):
 def test_samples_follow_the_closed_form(name, arguments):
     sampler = make(name, **arguments)
     x = jax.jit(lambda: sample(sampler, GAUSSIAN, keys_of(COUNT), (1,), COARSE))()
-    mean, var = chain_moments(sampler.plan(COARSE, descent(COARSE)), 1.0)
+    mean, var = gaussian_moments(sampler.plan(COARSE, descent(COARSE)), 1.0)
     assert abs(float(x.mean()) - mean) < 4.0 * np.sqrt(var / COUNT)
     assert abs(float(x.var()) / var - 1.0) < 4.0 * np.sqrt(2.0 / COUNT)
 
@@ -151,7 +151,7 @@ def test_order_of_convergence_in_even_time(name, low, high):
 
     def var(name, steps):
         grid = make_grid("uniform", schedule, steps)
-        return chain_moments(make(name).plan(grid, descent(grid)), 1.0)[1]
+        return gaussian_moments(make(name).plan(grid, descent(grid)), 1.0)[1]
 
     truth = var("heun", 3201)
     errors = [abs(var(name, steps) - truth) for steps in (51, 101, 201)]

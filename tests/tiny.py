@@ -11,6 +11,7 @@ from unittest import mock
 import jax
 import numpy as np
 
+from diffusion_jax import __main__ as program
 from diffusion_jax import build, command_line, configuration
 from diffusion_jax.core.keys import Stream, stream_key
 from diffusion_jax.data.batches import batch_indices
@@ -63,14 +64,23 @@ def sample(workdir, *arguments):
 def run_inside(command):
     """What `subprocess.run` of a command line of these scripts gives, without the new process."""
     script = importlib.import_module(f"diffusion_jax.commands.{Path(command[1]).stem}")
+    return _captured(command[1:], lambda: command_line.run(script.main))
+
+
+def run_program(*arguments):
+    """What `diffusion-jax ...` gives."""
+    return _captured(["diffusion-jax", *map(str, arguments)], program.main)
+
+
+def _captured(argv, main):
     out, err, code = io.StringIO(), io.StringIO(), 0
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
-            with mock.patch.object(sys, "argv", command[1:]):
-                command_line.run(script.main)
+            with mock.patch.object(sys, "argv", argv):
+                main()
         except SystemExit as left:
             code = left.code
-    return subprocess.CompletedProcess(command, code, out.getvalue(), err.getvalue())
+    return subprocess.CompletedProcess(argv, code, out.getvalue(), err.getvalue())
 
 
 class Tiny:

@@ -5,6 +5,7 @@ from functools import partial
 import jax
 import numpy as np
 
+from diffusion_jax.certification.subject import MEAN, VAR
 from diffusion_jax.core import schedules
 from diffusion_jax.core.process import VARIANCES, is_learned
 from diffusion_jax.samplers.sample import SAMPLERS
@@ -12,7 +13,6 @@ from diffusion_jax.truth import exact
 
 SCHEDULE = schedules.log_snr_linear(1000, 17)
 EXPLODING = schedules.variance_exploding(1000)
-MEAN, VAR = 0.3, 0.16
 GAUSSIAN = partial(exact.denoiser, data=exact.gaussian(MEAN, VAR))
 MIXTURE = exact.mixture(
     [0.4, 0.6], [[-0.7, 0.2], [0.6, -0.3]], [0.2**2 * np.eye(2), [[0.09, 0.03], [0.03, 0.05]]]
@@ -55,34 +55,6 @@ def make(name, **changes):
 
 def keys_of(count, seed=0):
     return jax.random.split(jax.random.key(seed), count)
-
-
-def chain_moments(plan, prior_std):
-    """Mean and variance of x after all rows on Gaussian data, in closed form, float64.
-
-    The exact x0 is affine in x, so a row maps (x, x before, past x0s, 1) linearly, plus noise.
-    """
-    table, points = plan.rows.table, plan.points
-    order = table.x0_weights.shape[1]
-    size = 2 + order  # x, x before, x0 of 1 .. order - 1 rows ago, 1
-    mean, cov = np.zeros(size), np.zeros((size, size))
-    mean[-1], cov[0, 0] = 1.0, prior_std**2
-    for i, t in enumerate(table.t):
-        signal, noise = points.signal[t], points.noise[t]
-        gain = signal * VAR / (signal**2 * VAR + noise**2)
-        predicted = np.zeros(size)
-        predicted[0], predicted[-1] = gain, MEAN * (1.0 - gain * signal)
-        known = [predicted, *np.eye(size)[2 : 1 + order]]
-        row = np.zeros((size, size))
-        row[0] = sum(w * each for w, each in zip(table.x0_weights[i], known, strict=True))
-        row[0, 0] += table.xt_weight[i]
-        row[0, 1] += table.last_weight[i]
-        row[1, 0] = row[-1, -1] = 1.0
-        for k in range(order - 1):
-            row[2 + k] = known[k]
-        mean, cov = row @ mean, row @ cov @ row.T
-        cov[0, 0] += table.std[i] ** 2
-    return mean[0], cov[0, 0]
 
 
 def ks_distance(x):

@@ -34,7 +34,7 @@ def laws(subject: Subject) -> Iterator[Law]:
     name = subject.name("sample.sampler")
     plan = _plan(subject, uniform_log_snr(subject.schedule, 40))
     if isinstance(plan.rows.table, Table):
-        yield from _in_closed_form(subject, name, bool(np.any(plan.rows.table.std)))
+        yield from _in_closed_form(subject, name, plan.rows.table)
         yield from _stationary(plan, name)
     else:
         yield unjudged(name, "order and variance in closed form", "its rows are not linear")
@@ -46,12 +46,11 @@ def _plan(subject: Subject, grid: Schedule) -> Plan:
     return subject.sampler.plan(grid, descent(grid))
 
 
-def _in_closed_form(subject: Subject, name: str, noisy: bool) -> Iterator[Law]:
-    errors, plan = [], _plan(subject, subject.schedule)
+def _in_closed_form(subject: Subject, name: str, table: Table) -> Iterator[Law]:
+    errors = []
     for count in COUNTS:
         grid = uniform_log_snr(subject.schedule, count)
-        plan = _plan(subject, grid)
-        mean, var = gaussian_moments(plan, grid.scale[-1])
+        mean, var = gaussian_moments(_plan(subject, grid), grid.scale[-1])
         errors.append(np.array([mean - MEAN, var / VAR - 1.0]))
     limit = np.abs(2.0 * errors[-1] - errors[-2])  # of an error that falls like 1/n
     prior = _prior_error(subject)
@@ -62,11 +61,11 @@ def _in_closed_form(subject: Subject, name: str, noisy: bool) -> Iterator[Law]:
         WITHIN + prior,
         f"at {COUNTS[-1]} steps: mean {errors[-1][0]:+.2g}, variance {errors[-1][1]:+.2g}",
     )
-    if noisy:
+    if np.any(table.std):
         return
     # Differences, as what the prior leaves out is the same for all.
     sizes = [np.abs(one - other).max() for one, other in pairwise(errors)]
-    wanted = plan.rows.table.x0_weights.shape[1]
+    wanted = table.x0_weights.shape[1]
     statement = "its order is the number of predictions that it combines"
     if sizes[-1] < 1e-9:
         yield unjudged(name, statement, "it is exact on Gaussian data")
@@ -144,12 +143,8 @@ DATA = exact.mixture([0.4, 0.6], [[-0.5], [0.4]], [[[0.15**2]], [[0.2**2]]])
 
 def _denoise(subject: Subject, points: Schedule) -> Denoise:
     """Return the exact denoiser of the mixture, asked through the configured prediction."""
-    meaning = subject.meaning.on(points)
-    truth = exact.denoiser(points, DATA)
-    return lambda x, t: _through(meaning, truth, points)(x, t)
+    meaning, truth = subject.meaning.on(points), exact.denoiser(points, DATA)
 
-
-def _through(meaning, truth: Denoise, points: Schedule) -> Denoise:
     def perfect(seen: jax.Array, time: jax.Array) -> jax.Array:
         where = jnp.argmin(jnp.abs(jnp.asarray(points.time)[:, None] - time), axis=0)
         scale = jnp.asarray(points.scale, seen.dtype)[where].reshape(-1, 1, 1, 1)

@@ -7,7 +7,6 @@ from diffusion_jax.command_line import (
     as_path,
     called_as,
     check_file,
-    named,
     positive,
     split_overrides,
 )
@@ -35,19 +34,12 @@ def main(arguments: list[str]) -> None:
         description="Hold the functions of a config against known truth: no training, no data.",
         examples=EXAMPLES.format(command),
     )
-    parser.add_argument(
-        "--config",
-        type=named,
-        required=True,
-        metavar="NAME_OR_FILE[:VARIANT]",
-        help="a shipped config by name, or a Python file",
-    )
+    parser.add_config("a shipped config by name, or a Python file", required=True)
     parser.add_argument("--out", type=as_path, metavar="X.html", help="also write a report")
     parser.add_argument(
         "--levels", type=positive, default=256, help="values that a pixel can take; default: 256"
     )
     parser.add_plugins("your own files that the config needs")
-    parser.add_argument("--config.KEY", metavar="VALUE", help="set a key of the config")
     given = parser.parse_args(rest)
     if not 3 <= given.levels <= 256:
         raise UserError(f"--levels {given.levels}: must lie between 3 and 256")

@@ -10,7 +10,6 @@ from diffusion_jax.command_line import (
     as_path,
     called_as,
     check_file,
-    named,
     split_overrides,
 )
 from diffusion_jax.commands.data_report import report
@@ -87,14 +86,10 @@ def _parse(arguments: list[str]):
         default=Path("contact_sheet.png"),
         help="PNG file for a sheet of up to 100 of the images; default: contact_sheet.png",
     )
-    parser.add_argument(
-        "--config",
-        type=named,
-        metavar="NAME_OR_FILE[:VARIANT]",
-        help="config to train with; default: image_folder, or for arrays one that fits them",
+    parser.add_config(
+        "config to train with; default: image_folder, or for arrays one that fits them"
     )
     parser.add_plugins("your own files that the config needs")
-    parser.add_argument("--config.KEY", metavar="VALUE", help="set a key of the config")
     return parser.parse_args(rest), overrides
 
 

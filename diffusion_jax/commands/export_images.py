@@ -74,13 +74,7 @@ def _parse(arguments: list[str]):
         description="Write the images that a config trains on to files, cropped and resized.",
         examples=EXAMPLES.format(command),
     )
-    parser.add_argument(
-        "--config",
-        type=named,
-        required=True,
-        metavar="NAME_OR_FILE[:VARIANT]",
-        help="a shipped config by name, or a Python file",
-    )
+    parser.add_config("a shipped config by name, or a Python file", required=True)
     parser.add_argument("--split", type=named, help="data split; default: the one trained on")
     parser.add_argument("--num", type=positive, help="only the first NUM images; default: all")
     parser.add_argument(
@@ -90,7 +84,6 @@ def _parse(arguments: list[str]):
         help="a folder of PNGs, or x.npz (uint8 NHWC in arr_0, classes in arr_1)",
     )
     parser.add_plugins("your own files that the config needs")
-    parser.add_argument("--config.KEY", metavar="VALUE", help="set a key of the config")
     return parser.parse_args(rest), overrides
 
 

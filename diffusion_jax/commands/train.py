@@ -71,12 +71,9 @@ def _parse(arguments: list[str]):
         description="Train a diffusion model, or resume a stopped run.",
         examples=EXAMPLES.format(command),
     )
-    parser.add_argument(
-        "--config",
-        type=named,
-        metavar="NAME_OR_FILE[:VARIANT]",
-        help=f"a shipped config by name, or a Python file; default: that of the run in --workdir, "
-        f"or {DEFAULT}",
+    parser.add_config(
+        f"a shipped config by name, or a Python file; default: that of the run in --workdir, "
+        f"or {DEFAULT}"
     )
     parser.add_argument("--workdir", type=as_path, help="the run's folder; default: runs/NAME")
     parser.add_argument(
@@ -98,7 +95,6 @@ def _parse(arguments: list[str]):
     parser.add_argument(
         "--keys", nargs="?", const="", metavar="GROUP", help="only list the config's keys"
     )
-    parser.add_argument("--config.KEY", metavar="VALUE", help="set a key of the config")
     several = parser.add_argument_group("several processes, if JAX does not detect them itself")
     several.add_argument("--coordinator", metavar="HOST:PORT", help="address of process 0")
     several.add_argument("--num_processes", type=integer)

@@ -16,7 +16,7 @@ from diffusion_jax.data.dataset import Dataset, Look, Source, choose_split, load
 from diffusion_jax.data.decoding import check_memory
 from diffusion_jax.errors import UserError
 
-MOST_CLASSES = 65536  # unless there are as many images
+MOST_CLASSES = 65536  # the largest number of classes, unless there are more images
 EXPECTED = "expected uint8 images [n, h, w, c] or [n, h, w]"
 
 

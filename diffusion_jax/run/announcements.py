@@ -43,7 +43,7 @@ def class_lines(config: Config, source: Source, dataset: Dataset | None) -> tupl
     labels = source.labels if dataset is None else dataset.labels
     if labels is None or not config.model.get("classes", 0):
         return "", ""
-    given = source.class_names, labels, source.classes
+    given = source.class_names, np.bincount(labels, minlength=source.classes)
     return class_line(*given), empty_classes(*given)
 
 

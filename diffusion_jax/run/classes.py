@@ -35,14 +35,9 @@ def _reason(source: Source) -> str:
     )
 
 
-def named(names: Sequence[str], label: int) -> str:
-    """Return a class's name, or its number if it has none."""
-    return names[label] if names else str(label)
-
-
-def class_line(names: Sequence[str], labels: np.ndarray, classes: int) -> str:
+def class_line(names: Sequence[str], counts: np.ndarray) -> str:
     """Return one line with the number of images in each class."""
-    counts = np.bincount(labels, minlength=classes)
+    classes = len(counts)
     shown = [
         f"{label} = {names[label]}: {count:,}" if names else f"{label}: {count:,}"
         for label, count in enumerate(counts[:SHOWN])
@@ -51,10 +46,11 @@ def class_line(names: Sequence[str], labels: np.ndarray, classes: int) -> str:
     return f"images per class: {', '.join(shown)}{more}"
 
 
-def empty_classes(names: Sequence[str], labels: np.ndarray, classes: int) -> str:
+def empty_classes(names: Sequence[str], counts: np.ndarray) -> str:
     """Return a warning that names the classes without images; '' if there are none."""
-    counts = np.bincount(labels, minlength=classes)
-    empty = [named(names, label) for label in range(classes) if not counts[label]]
+    empty = [
+        names[label] if names else str(label) for label, count in enumerate(counts) if not count
+    ]
     if not empty:
         return ""
     more = f" and {len(empty) - SHOWN:,} more" if len(empty) > SHOWN else ""

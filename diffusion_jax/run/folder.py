@@ -101,7 +101,11 @@ def check_same(folder: Path, config: Config, source: Source) -> list[str]:
             "--config.data.changed=allow; to begin a new run with these weights, choose another "
             f"--workdir and add --init={folder}"
         )
-    return [f"the images have changed ({other}); their order is drawn anew"] if other else []
+    return (
+        [f"the images have changed ({other}); they come in a new order from here on"]
+        if other
+        else []
+    )
 
 
 def _other_images(record: dict, old: DataSpec, source: Source) -> str:

@@ -119,7 +119,7 @@ def _meaning(before: str, after: str) -> str:
 
 
 def _left_out(wanted: dict, have: dict, fitting: set) -> str:
-    """Return a line that names the arrays that are drawn anew, and those that are not used."""
+    """Return a line that names the arrays initialised at random and those not used."""
     new, unused = sorted(wanted.keys() - fitting), sorted(have.keys() - wanted.keys())
     parts = [
         f"{counted(len(names), 'array')} {what} ({', '.join(names[:NAMED])}"

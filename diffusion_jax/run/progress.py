@@ -37,8 +37,9 @@ def printable_lines(text: str) -> str:
 
 
 def warn(line: str) -> None:
-    """Print a warning to stderr."""
-    print(f"warning: {printable(line)}", file=sys.stderr, flush=True)
+    """Print a warning to stderr, on the first process."""
+    if cluster.is_first():
+        print(f"warning: {printable(line)}", file=sys.stderr, flush=True)
 
 
 def _bar(quiet: bool, **options: Any) -> tqdm:

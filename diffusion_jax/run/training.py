@@ -3,7 +3,6 @@
 import time
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import jax
 
@@ -58,24 +57,20 @@ def train_in_folder(
         UserError, Diverged, Stopped, Unsaved: see `training.loop.train`.
     """
     say, warn = output(progress)
-
-    def once(line: str) -> None:
-        if line and cluster.is_first():
-            warn(line)
-
     folder.check_writable(workdir)
     warmup = config.optimizer.warmup_steps
     config = folder.resumed(workdir, config)
-    source, diffusion = open_data(config, given_source, once)
+    source, diffusion = open_data(config, given_source, warn)
     with ExitStack() as stack:
         done = cluster.on_first_process(lambda: _claim(workdir, config, source, init, stack, warn))
         weights = None
         if done is None:
-            once(warmup_change(warmup, config))
+            if line := warmup_change(warmup, config):
+                warn(line)
             if given_source is None and (line := no_test_split(config, source)):
                 say(line)
             init = init or initial.recorded(workdir)  # of a run that ended before its first save
-            weights = initial.weights(init, config, diffusion, once) if init else None
+            weights = initial.weights(init, config, diffusion, warn) if init else None
         given, paced = config, None
         if config.train.minutes:
             began = time.perf_counter() if began is None else began
@@ -86,28 +81,21 @@ def train_in_folder(
             if done > config.train.steps and not progress:
                 warn(f"{workdir} has {done} steps already, more than the {config.train.steps}")
             return
-        prepared = _prepared(config, source, diffusion, done is None, say, once)
-        cluster.on_first_process(
-            lambda: _begin(
-                workdir,
-                given,
-                source,
-                done,
-                {
-                    "paced_steps": paced,
-                    "init": weights.name if weights else "",
-                    "warmup_given": warmup,
-                },
-            )
-        )
-        about, keep = build.about(config, diffusion), _keep(config)
-        checkpoints = Checkpoints(workdir / "checkpoints", about, keep, warn)
+        prepared = _prepared(config, source, diffusion, done is None, say, warn)
+        about, first = build.about(config, diffusion), done or 0
+
+        def begin() -> None:
+            step_folders.set_aside(workdir / "checkpoints", done)
+            origin = weights.name if weights else ""
+            folder.begin(workdir, given, source, first, paced, origin, warmup)
+
+        cluster.on_first_process(begin)
+        checkpoints = Checkpoints(workdir / "checkpoints", about, _keep(config), warn)
         stack.callback(checkpoints.close)
         if done is not None:
             say(f"resuming {workdir} after step {done}")
         elif weights:
             say("\n".join([f"beginning with the weights of {weights.name}", *weights.notes]))
-        first = done or 0
         hooks = Hooks(
             parallel=prepared.parallel,
             batch=serve(config, source, prepared.dataset, first, stack),
@@ -127,7 +115,7 @@ def train_in_folder(
 
 
 def _prepared(
-    config: Config, source: Source, diffusion: build.Diffusion, fresh: bool, say: Say, once: Say
+    config: Config, source: Source, diffusion: build.Diffusion, fresh: bool, say: Say, warn: Say
 ) -> Prepared:
     """Read the data and compile the step, and say what is going on."""
     say(run_line(config, source.size, diffusion))
@@ -140,7 +128,8 @@ def _prepared(
     shown, missing = class_lines(config, source, prepared.dataset)
     if shown:
         say(shown)
-    once(missing)
+    if missing:
+        warn(missing)
     return prepared
 
 
@@ -192,13 +181,6 @@ def _claim(
     return done
 
 
-def _begin(
-    workdir: Path, config: Config, source: Source, done: int | None, once: dict[str, Any]
-) -> None:
-    step_folders.set_aside(workdir / "checkpoints", done)
-    folder.begin(workdir, config, source, done or 0, **once)
-
-
 def plan(config: Config) -> LoopPlan:
     """Return the loop's number of steps and its intervals."""
     part = config.train
@@ -228,8 +210,7 @@ def _display(
             warn("no TensorBoard events: package 'tensorboardX' is missing; pip install it")
         metrics = MetricsWriter(workdir, done, config.train.log_every)
         stack.callback(metrics.close)
-    told = warn if first else lambda line: None
-    report = TrainingProgress(config.train.steps, done, quiet=not (first and progress), warn=told)
+    report = TrainingProgress(config.train.steps, done, quiet=not (first and progress), warn=warn)
     stack.callback(report.close)
     profiler = Profiler(workdir / "profile", *(profiled_steps(config) if first else (0, 0)))
     stack.callback(profiler.close)
